@@ -1,0 +1,1 @@
+"""The main run as a list of deterministic stages, each one file, each readable top to bottom."""

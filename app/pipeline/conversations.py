@@ -1,0 +1,117 @@
+"""Stages "before" and "after": the unseen users talk with the untrained and with the trained agent, under the same luck."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.files import read_json, write_json
+from app.pipeline.context import RunContext
+from app.pipeline.policy import load_policy
+from app.pipeline.preferences import load_comparisons, load_profile, user_latents
+from app.pipeline.replies import base_policy, load_replies
+from app.pipeline.rounds import agent_of, stage_before, viewers_of
+from persona.rewards.attributes import ATTRIBUTES
+from persona.types import Condition
+from recsys.models.gnolr import Gnolr
+from recsys.significance import bootstrap_interval, paired_difference
+from simulators.agent import Recommender
+from simulators.rollout import rollout
+from simulators.transcripts import dialogue_from_json, dialogue_to_json
+from simulators.types import Dialogue, StopReason
+
+MEASURES = ("satisfaction", "utility", "success_rate", "turns")
+
+
+def talk_before(run: RunContext, out: Path) -> None:
+    """The base model and the first retriever; every user is the average user."""
+    agent = agent_of(run, base_policy(run), Gnolr.load(run.stage("retrieval") / "gnolr"))
+    _talk(run, out, agent, None)
+
+
+def talk_after(run: RunContext, out: Path) -> None:
+    """The trained policy under each user's own posterior, and the last retriever."""
+    policy_stage, retrieval_stage = stage_before(run.config.rounds + 1)
+    agent = agent_of(run, load_policy(run, policy_stage), Gnolr.load(run.stage(retrieval_stage) / "gnolr"))
+    _talk(run, out, agent, unseen_condition(run, run.config.shots))
+
+
+def unseen_condition(run: RunContext, shots: int) -> Condition:
+    """What `shots` comparisons tell of each unseen user."""
+    context, features = load_comparisons(run).context, load_replies(run).features
+    latent = user_latents(load_profile(run), context, features, run.groups.unseen, shots)
+    return Condition.of_latent(latent, direction_dim=len(ATTRIBUTES))
+
+
+def load_dialogues(run: RunContext, stage: str) -> list[Dialogue]:
+    """The dialogues of a finished stage, in the order of the unseen users."""
+    return [dialogue_from_json(saved) for saved in read_json(run.stage(stage) / "dialogues.json")]
+
+
+def measure_dialogues(run: RunContext) -> dict[str, object]:
+    """Satisfaction, true utility, success and turns before and after, and the gap between rating and utility.
+
+    `goodhart_gap` is the gain in satisfaction less the gain in utility, each in standard deviations over users before
+    training: far above 0 means that the simulated users were pleased without being served.
+    """
+    values = {stage: _per_user(run, load_dialogues(run, stage)) for stage in ("before", "after")}
+    report: dict[str, object] = {}
+    for name in MEASURES:
+        seed = run.seed(f"dialogue {name}")
+        before, after = values["before"][name], values["after"][name]
+        report[name] = {
+            "before": bootstrap_interval(before, seed=seed).to_report(),
+            "after": bootstrap_interval(after, seed=seed).to_report(),
+            "gain": paired_difference(after, before, seed=seed).to_report(),
+        }
+    gains = [
+        (values["after"][name] - values["before"][name]) / max(values["before"][name].std(), 1e-9)
+        for name in ("satisfaction", "utility")
+    ]
+    report["goodhart_gap"] = bootstrap_interval(gains[0] - gains[1], seed=run.seed("goodhart")).to_report()
+    for stage in ("before", "after"):
+        report[f"satisfaction_by_turn_{stage}"] = _by_turn(load_dialogues(run, stage), run.config.turns)
+    return report
+
+
+def _talk(run: RunContext, out: Path, agent: Recommender, condition: Condition | None) -> None:
+    users = run.groups.unseen.tolist()
+    dialogues = rollout(
+        users,
+        agent,
+        viewers_of(run),
+        histories=run.unseen_histories[0],
+        condition=condition,
+        seed=run.seed("unseen dialogues"),
+        progress=lambda done: run.tell(done, len(users)),
+    )
+    write_json(out / "dialogues.json", [dialogue_to_json(d) for d in dialogues])
+
+
+def _per_user(run: RunContext, dialogues: Sequence[Dialogue]) -> dict[str, NDArray[np.float64]]:
+    turns = [(d, i, t) for d in dialogues for i, t in enumerate(d.turns)]
+    decisions = viewers_of(run).decide(
+        [d.user for d, _, _ in turns],
+        [i for _, i, _ in turns],
+        [t.card for _, _, t in turns],
+        [t.reply for _, _, t in turns],
+        seed=run.seed("unseen dialogues"),
+    )
+    count = np.asarray([len(d.turns) for d in dialogues])
+    owner = np.repeat(np.arange(len(dialogues)), count)
+    utility = np.bincount(owner, weights=[d.utility for d in decisions], minlength=len(dialogues)) / count
+    stars = [t.feedback.satisfaction for _, _, t in turns]
+    satisfaction = np.bincount(owner, weights=stars, minlength=len(dialogues)) / count
+    success = np.asarray([d.stop is StopReason.ACCEPTED for d in dialogues], dtype=np.float64)
+    return {"satisfaction": satisfaction, "utility": utility, "success_rate": success, "turns": count.astype(float)}
+
+
+def _by_turn(dialogues: Sequence[Dialogue], turns: int) -> list[dict[str, float]]:
+    """Mean satisfaction at each turn, of the dialogues that got that far."""
+    rows = []
+    for index in range(turns):
+        stars = [d.turns[index].feedback.satisfaction for d in dialogues if len(d.turns) > index]
+        if stars:
+            rows.append({"turn": index + 1, "satisfaction": float(np.mean(stars)), "n": len(stars)})
+    return rows

@@ -1,0 +1,143 @@
+"""Stage "preferences": users compare replies; profiles learn from the learners and are measured on the unseen users."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.files import read_tensors, write_arrays, write_json
+from app.pipeline.context import Ints, RunContext
+from app.pipeline.replies import ReplyPool, load_replies
+from persona.data.comparisons import ComparisonTable, context_pairs
+from persona.data.splits import PreferenceSplit
+from persona.evaluation import (
+    active_units,
+    bootstrap_mean,
+    context_shuffle_gap,
+    evaluate_preferences,
+    oracle_accuracy,
+    paired_difference,
+    score_users,
+)
+from persona.features import LENGTH_COLUMN, probe_attributes
+from persona.profiles.hierarchical_bayes import fit_hierarchical_bayes, fit_length_rule
+from persona.profiles.latent import LatentProfile
+from persona.profiles.pooled import fit_pooled
+from persona.recipes.latent import LatentConfig, train_latent
+from persona.rewards.attributes import ATTRIBUTES
+
+CONTEXT_SIZES = (0, 2, 4, 8, 16)
+_TARGETS = 24
+
+
+def learn_preferences(run: RunContext, out: Path) -> None:
+    """Ask the users, fit every profile on the learners, and measure on unseen users and unseen prompts."""
+    pool = load_replies(run)
+    split = _ask_everyone(run, pool)
+    write_arrays(
+        out / "comparisons.safetensors",
+        {name: np.stack([t.users, t.prompts, t.chosen, t.rejected]) for name, t in split._asdict().items()},
+    )
+    features, seed = pool.features, run.seed("profiles")
+    profile = train_latent(split.train, features, LatentConfig(latent_dim=run.config.latent_dim), seed=seed)
+    run.tell(2, 4)
+    profiles = {
+        "pooled": fit_pooled(split.train, features, seed=seed),
+        "length_only": fit_length_rule(split.train, features, LENGTH_COLUMN, seed=seed),
+        "hierarchical_bayes": fit_hierarchical_bayes(split.train, features, seed=seed),
+        "vpl": profile,
+    }
+    run.tell(3, 4)
+    measures = evaluate_preferences(
+        profiles, split.context, split.target, features, ks=CONTEXT_SIZES, seed=run.seed("preference contexts")
+    )
+    report = _summary(run, pool, split, profile, measures)
+    profile.save(out)
+    write_json(out / "preferences.json", report)
+
+
+def load_profile(run: RunContext) -> LatentProfile:
+    """The trained latent profile."""
+    return LatentProfile.load(run.stage("preferences"))
+
+
+def load_comparisons(run: RunContext) -> PreferenceSplit:
+    """Who chose what: learners on training prompts, unseen users as context, unseen users on unseen prompts."""
+    saved = read_tensors(run.stage("preferences") / "comparisons.safetensors")
+    return PreferenceSplit(*(ComparisonTable(*saved[name].numpy()) for name in PreferenceSplit._fields))
+
+
+def user_latents(
+    profile: LatentProfile, table: ComparisonTable, features: Tensor, users: Ints, shots: int
+) -> Tensor:
+    """Posterior means of users from their first `shots` comparisons. Shape (B, Z)."""
+    with torch.inference_mode():
+        return profile.encode(context_pairs(table, profile.lift(features), users, shots)).mean
+
+
+def _ask_everyone(run: RunContext, pool: ReplyPool) -> PreferenceSplit:
+    """Learners and unseen users' contexts on training prompts, the targets on the other prompts."""
+    config, rng = run.config, run.rng("comparisons")
+    train, held_out = np.flatnonzero(pool.is_train), np.flatnonzero(~pool.is_train)
+    return PreferenceSplit(
+        _ask(run, pool, run.groups.learners, train, config.comparisons, rng),
+        _ask(run, pool, run.groups.unseen, train, max(*CONTEXT_SIZES, config.shots), rng),
+        _ask(run, pool, run.groups.unseen, held_out, _TARGETS, rng),
+    )
+
+
+def _ask(
+    run: RunContext, pool: ReplyPool, users: Ints, prompts: Ints, count: int, rng: np.random.Generator
+) -> ComparisonTable:
+    """Each user chooses between two different replies to each of `count` prompts; equal replies are not asked about."""
+    per_prompt = len(pool.replies) // len(pool.prompts)
+    who = np.repeat(users, count)
+    asked = rng.choice(prompts, len(who))
+    first = rng.integers(per_prompt, size=len(who))
+    other = (first + rng.integers(1, per_prompt, size=len(who))) % per_prompt
+    a, b = asked * per_prompt + first, asked * per_prompt + other
+    _, text_of = np.unique([reply.raw for reply in pool.replies], return_inverse=True)
+    differ = text_of[a] != text_of[b]
+    who, asked, a, b = who[differ], asked[differ], a[differ], b[differ]
+    likes_a = run.world.oracle.choose(who, pool.attributes[a], pool.attributes[b], rng.random(len(who)))
+    return ComparisonTable(who, asked, np.where(likes_a, a, b), np.where(likes_a, b, a))
+
+
+def _summary(
+    run: RunContext,
+    pool: ReplyPool,
+    split: PreferenceSplit,
+    profile: LatentProfile,
+    measures: dict[str, dict[str, dict[str, dict[str, object]]]],
+) -> dict[str, object]:
+    """The report's part on preferences: accuracies, the paired gaps that matter, and collapse diagnostics."""
+    seed, features = run.seed("preference contexts"), pool.features
+    target = split.target
+    oracle = run.world.oracle
+    gain = oracle.reply_utility(target.users, pool.attributes[target.chosen])
+    gain -= oracle.reply_utility(target.users, pool.attributes[target.rejected])
+    ceiling = oracle_accuracy(target, gain)
+    accuracy: dict[str, object] = {
+        "pooled": measures["pooled"]["k0"]["accuracy"],
+        "length_only": measures["length_only"]["k8"]["accuracy"],
+        "oracle": bootstrap_mean(ceiling, seed),
+        **{name: {k: m["accuracy"] for k, m in measures[name].items()} for name in ("hierarchical_bayes", "vpl")},
+    }
+    own = score_users(profile, split.context, target, features, k=8, seed=seed).accuracy
+    gaps = {
+        "vpl_over_pooled": measures["vpl"]["k8"]["over_baseline"],
+        "oracle_over_vpl": paired_difference(ceiling, own, seed),
+    }
+    vpl, pooled = measures["vpl"]["k8"]["accuracy"]["value"], measures["pooled"]["k0"]["accuracy"]["value"]
+    return {
+        "accuracy": accuracy,
+        "gaps_at_k8": gaps,
+        "gap_closed": (vpl - pooled) / (float(ceiling.mean()) - pooled),
+        "active_units": active_units(profile, split.context, features, k=8, seed=seed),
+        "context_shuffle_gap": context_shuffle_gap(profile, split.context, target, features, k=8, seed=seed),
+        "details": measures,
+        "attribute_r2": dict(
+            zip(ATTRIBUTES, probe_attributes(features, torch.from_numpy(pool.attributes).float(), seed=seed), strict=True)
+        ),
+    }

@@ -1,0 +1,183 @@
+"""Stages "talk-N" and "learn-N": learners talk with the agent, short turns are rewritten, everything is updated."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from app.files import read_json, read_tensors, write_arrays, write_json
+from app.pipeline.context import RunContext
+from app.pipeline.policy import load_policy, policy_config, pool_pairs
+from app.pipeline.preferences import load_comparisons, load_profile
+from app.pipeline.replies import load_featurizer, load_replies
+from persona.data.comparisons import context_pairs
+from persona.policy.conditioned import ConditionedPolicy
+from persona.recipes.policy import PreferencePairs, train_policy
+from persona.rewards.attributes import ATTRIBUTES
+from persona.types import Condition, ContextPairs
+from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
+from recsys.models.gnolr import Gnolr
+from recsys.recipes.gnolr import update as update_gnolr
+from recsys.types import histories_from_log
+from simulators.agent import Recommender
+from simulators.recipes.ecpo import EcpoConfig, rewrite_turns
+from simulators.rollout import rollout
+from simulators.transcripts import dialogue_from_json, dialogue_to_json
+from simulators.types import Dialogue
+from simulators.users.film_viewers import FilmViewers
+
+_REPLAY = 2
+_STEPS_SHARE = 0.5
+
+
+class Lessons(NamedTuple):
+    """What one round of talking brought.
+
+    dialogues: Every dialogue of the round.
+    pairs: For each accepted rewrite: row of its dialogue, conversation, rewrite, original (raw).
+    """
+
+    dialogues: list[Dialogue]
+    pairs: list[tuple[int, list[dict[str, str]], str, str]]
+
+
+def viewers_of(run: RunContext) -> FilmViewers:
+    """The simulated users of this run."""
+    return FilmViewers(run.world.oracle, load_replies(run).scale, run.chat, max_turns=run.config.turns)
+
+
+def agent_of(run: RunContext, policy: ConditionedPolicy, retriever: Gnolr) -> Recommender:
+    """The recommender of this run."""
+    return Recommender(
+        run.world.catalogue,
+        retriever,
+        policy,
+        temperature=run.config.temperature,
+        max_new_tokens=run.config.reply_tokens,
+    )
+
+
+def stage_before(number: int) -> tuple[str, str]:
+    """Names of the stages that left the policy and the retriever which round `number` starts from."""
+    return ("policy", "retrieval") if number == 1 else (f"learn-{number - 1}", f"learn-{number - 1}")
+
+
+def talk(run: RunContext, out: Path, *, number: int) -> None:
+    """One round of dialogues with learners, and the rewriting of the turns that fell short."""
+    policy_stage, retrieval_stage = stage_before(number)
+    policy = load_policy(run, policy_stage)
+    agent = agent_of(run, policy, Gnolr.load(run.stage(retrieval_stage) / "gnolr"))
+    viewers = viewers_of(run)
+    users = round_users(run, number)
+    condition = learner_condition(run, users, number)
+    histories = histories_from_log(run.world.log, users, len(run.world.catalogue))
+    seed = run.seed(f"talk {number}")
+    dialogues = rollout(
+        users.tolist(), agent, viewers, histories=histories, condition=condition, seed=seed,
+        progress=lambda done: run.tell(done, 2 * len(users)),
+    )  # fmt: skip
+    accepted, fell_short = rewrite_turns(dialogues, agent, viewers, condition, EcpoConfig(), seed=seed)
+    pairs = [(r.short.row, r.short.prompt, r.reply.raw, r.short.turn.reply.raw) for r in accepted]
+    write_json(
+        out / "talk.json",
+        {"dialogues": [dialogue_to_json(d) for d in dialogues], "pairs": pairs, "fell_short": fell_short},
+    )
+    write_arrays(out / "condition.safetensors", {"latent": condition.latent, "direction": condition.direction})
+
+
+def learn(run: RunContext, out: Path, *, number: int) -> None:
+    """Train the policy on the accepted rewrites, the retriever on the interactions, and keep the comparisons."""
+    policy_stage, retrieval_stage = stage_before(number)
+    lessons = load_lessons(run, number)
+    policy = load_policy(run, policy_stage)
+    rng = run.rng(f"learn {number}")
+    if lessons.pairs:
+        _train_on_rewrites(run, policy, lessons, number, rng)
+    policy.save(out / "policy")
+    gnolr = Gnolr.load(run.stage(retrieval_stage) / "gnolr")
+    met = interactions(lessons.dialogues, run.world.log)
+    known = run.world.log[~run.world.log[USER].isin(run.groups.unseen)]
+    log = pd.concat([known, met], ignore_index=True).drop_duplicates([USER, ITEM], keep="last")
+    update_gnolr(gnolr, log, seed=run.seed(f"gnolr {number}")).save(out / "gnolr")
+    write_arrays(out / "comparisons.safetensors", _compare_rewrites(run, policy, lessons))
+
+
+def round_users(run: RunContext, number: int) -> np.ndarray:
+    """The learners who talk in this round; each round has others, as far as there are enough."""
+    order = run.rng("round users").permutation(run.groups.learners)
+    places = (np.arange(run.config.dialogues) + (number - 1) * run.config.dialogues) % len(order)
+    return np.asarray(order[np.unique(places)])
+
+
+def load_lessons(run: RunContext, number: int) -> Lessons:
+    """What a finished round of talking brought."""
+    saved = read_json(run.stage(f"talk-{number}") / "talk.json")
+    return Lessons([dialogue_from_json(d) for d in saved["dialogues"]], saved["pairs"])
+
+
+def learner_condition(run: RunContext, users: np.ndarray, number: int) -> Condition:
+    """Latents of learners from their first `shots` comparisons and all that rewrites taught in earlier rounds."""
+    pool, profile = load_replies(run), load_profile(run)
+    base = context_pairs(load_comparisons(run).train, profile.lift(pool.features), users, run.config.shots)
+    parts = [base, *(_rewrite_pairs(run, users, earlier) for earlier in range(1, number))]
+    pairs = ContextPairs(torch.cat([p.difference for p in parts], 1), torch.cat([p.mask for p in parts], 1))
+    with torch.inference_mode():
+        return Condition.of_latent(profile.encode(pairs).mean, direction_dim=len(ATTRIBUTES))
+
+
+def interactions(dialogues: Sequence[Dialogue], log: pd.DataFrame) -> pd.DataFrame:
+    """The items met in dialogues as rows of a log, later than everything in `log`."""
+    rows = [(d.user, t.card.item, t.feedback.level, i) for d in dialogues for i, t in enumerate(d.turns)]
+    frame = pd.DataFrame(rows, columns=[USER, ITEM, LEVEL, TIMESTAMP], dtype=np.int64)
+    frame[TIMESTAMP] += int(log[TIMESTAMP].max()) + 1
+    return frame
+
+
+def _train_on_rewrites(
+    run: RunContext, policy: ConditionedPolicy, lessons: Lessons, number: int, rng: np.random.Generator
+) -> None:
+    known = read_tensors(run.stage(f"talk-{number}") / "condition.safetensors")
+    everyone = Condition(known["latent"], known["direction"], (None,) * len(known["latent"]))
+    rows, conversations, chosen, rejected = zip(*lessons.pairs, strict=True)
+    rewrites = PreferencePairs.from_replies(policy, conversations, chosen, rejected, everyone.select(rows))
+    steps = max(1, round(_STEPS_SHARE * run.config.policy_steps))
+    # Pairs of the pool are replayed beside the rewrites, so that sliders and latents are not forgotten.
+    replayed = pool_pairs(run, policy, load_replies(run), _REPLAY * len(rewrites), rng)
+    pairs = PreferencePairs(
+        [*rewrites.chosen, *replayed.chosen],
+        [*rewrites.rejected, *replayed.rejected],
+        Condition.concatenate([rewrites.condition, replayed.condition]),
+    )
+    train_policy(
+        policy,
+        pairs,
+        policy_config(run, steps),
+        seed=run.seed(f"learn {number} training"),
+        report=lambda row: run.tell(int(row["step"]) + 1, steps),
+    )
+
+
+def _compare_rewrites(run: RunContext, policy: ConditionedPolicy, lessons: Lessons) -> dict[str, torch.Tensor]:
+    """Every accepted rewrite as a comparison of its user: whose, and features(rewrite) - features(original)."""
+    featurizer = load_featurizer(run)
+    conversations = [pair[1] for pair in lessons.pairs]
+    sides = []
+    for place in (2, 3):
+        raw = [pair[place] for pair in lessons.pairs]
+        sides.append(featurizer.transform(raw, policy.hidden_states(conversations, raw)) if raw else torch.zeros(0, featurizer.dim))
+    users = torch.tensor([lessons.dialogues[pair[0]].user for pair in lessons.pairs], dtype=torch.int64)
+    profile = load_profile(run)
+    return {"users": users, "difference": profile.lift(sides[0]) - profile.lift(sides[1])}
+
+
+def _rewrite_pairs(run: RunContext, users: np.ndarray, number: int) -> ContextPairs:
+    """The comparisons that round `number` brought about `users`, padded."""
+    saved = read_tensors(run.stage(f"learn-{number}") / "comparisons.safetensors")
+    match = saved["users"] == torch.from_numpy(users)[:, None]
+    width = int(match.sum(1).max()) if match.numel() else 0
+    order = torch.argsort((~match).int(), dim=1, stable=True)[:, :width]
+    mask = torch.gather(match, 1, order)
+    return ContextPairs(saved["difference"][order] * mask[..., None], mask)

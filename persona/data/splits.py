@@ -1,0 +1,90 @@
+"""Splits that keep unseen users and unseen prompts unseen."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from persona.data.comparisons import ComparisonTable, Rows
+from persona.errors import DataError
+
+
+class PreferenceSplit(NamedTuple):
+    """Three tables: no user of the first is in the others, and no prompt of `target` is in the others.
+
+    train: Comparisons of training users on training prompts.
+    context: What unseen users may show.
+    target: What is to be predicted for the same unseen users.
+    """
+
+    train: ComparisonTable
+    context: ComparisonTable
+    target: ComparisonTable
+
+
+def split_users_and_prompts(
+    table: ComparisonTable,
+    *,
+    seed: int,
+    test_users: float = 0.25,
+    target_prompts: float = 0.25,
+    context_prompts: float = 0.25,
+) -> PreferenceSplit:
+    """Set users and prompts apart, at random.
+
+    Comparisons that mix the parts (a training user on a held-out prompt) are left out, so a smaller share of
+    the table is used than of users or prompts.
+
+    Args:
+        table: All comparisons.
+        seed: Draws users and prompts.
+        test_users: Share of users never trained on, between 0 and 1.
+        target_prompts: Share of prompts kept for targets, between 0 and 1.
+        context_prompts: Share of prompts kept for contexts, at least 0; with 0, contexts are drawn from the
+            prompts of training, which unseen users answer with replies that the model knows.
+
+    Raises:
+        DataError: A share out of range, or a part without comparisons.
+    """
+    held = target_prompts + context_prompts
+    if not (0 < test_users < 1 and target_prompts > 0 and context_prompts >= 0 and held < 1):
+        raise DataError(
+            "`test_users` must lie between 0 and 1, and `target_prompts` (above 0) plus `context_prompts` "
+            f"below 1; got {test_users}, {target_prompts} and {context_prompts}. Choose shares that leave "
+            "something to train on."
+        )
+    rng = np.random.default_rng(seed)
+    users = rng.permutation(table.user_ids)
+    unseen = np.isin(table.users, users[: round(test_users * len(users))])
+    prompts = rng.permutation(np.unique(table.prompts))
+    first, second = round(target_prompts * len(prompts)), round(held * len(prompts))
+    target = np.isin(table.prompts, prompts[:first])
+    context = np.isin(table.prompts, prompts[first:second])
+    shown = context if context_prompts else ~target
+    split = PreferenceSplit(
+        table.select(~unseen & ~target & ~context),
+        table.select(unseen & shown),
+        table.select(unseen & target),
+    )
+    if not all(len(part) for part in split):
+        raise DataError(
+            "Each part of a split must hold comparisons; got "
+            f"{', '.join(f'{name} {len(part)}' for name, part in split._asdict().items())} from {len(users)} "
+            f"users and {len(prompts)} prompts. Collect more, or change the shares."
+        )
+    return split
+
+
+def hold_out_users(table: ComparisonTable, share: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
+    """The table's users, at random in two parts: those that stay, and about `share` of them held out.
+
+    Raises:
+        DataError: Fewer than two users.
+    """
+    users = rng.permutation(table.user_ids)
+    if len(users) < 2:
+        raise DataError(
+            f"Comparisons must come from at least 2 users; got {len(users)}. Collect comparisons of more "
+            "users."
+        )
+    held = min(max(round(share * len(users)), 1), len(users) - 1)
+    return np.sort(users[held:]), np.sort(users[:held])

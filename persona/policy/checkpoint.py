@@ -1,0 +1,141 @@
+"""How a conditioned policy lies on disk: an ordinary PEFT folder, the gate in safetensors, and JSON that binds them."""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+
+from persona.errors import ModelError
+from persona.policy.gate import RankGate
+
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+GATE_WEIGHTS = "gate.safetensors"
+GATE_CARD = "gate.json"
+
+
+class GateCard(BaseModel):
+    """What `gate.json` says: the gate's sizes, the adapted modules in order, and SHA-256 of the other files."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    latent_dim: int
+    direction_dim: int
+    rank: int
+    hidden: int
+    modules: tuple[str, ...]
+    sha256: dict[str, str]
+
+
+class SavedGate:
+    """A gate read from disk, before it is matched with an adapter.
+
+    Args:
+        card: Its description.
+        weights: Its tensors by name.
+    """
+
+    def __init__(self, card: GateCard, weights: dict[str, torch.Tensor]) -> None:
+        """Hold both."""
+        self.card, self.weights = card, weights
+
+    def build(self, modules: Sequence[str]) -> RankGate:
+        """The gate, if it was made for these adapted modules.
+
+        Raises:
+            ModelError: It was made for others, so the base model is another one.
+        """
+        card = self.card
+        if tuple(modules) != card.modules:
+            other = sorted(set(modules) ^ set(card.modules))[:3]
+            raise ModelError(
+                f"A policy must be loaded onto the base model that it was trained on; {len(modules)} adapted modules "
+                f"stand against {len(card.modules)} saved ones, differing in {other}. Load that base model first."
+            )
+        gate = RankGate(
+            card.latent_dim,
+            card.direction_dim,
+            modules=len(card.modules),
+            rank=card.rank,
+            hidden=card.hidden,
+            generator=torch.Generator().manual_seed(0),
+        )
+        gate.load_state_dict(self.weights)
+        return gate
+
+
+def write_policy(folder: Path, peft_model: PeftModel, gate: RankGate, modules: Sequence[str]) -> None:
+    """Write adapter and gate; each file appears whole, `gate.json` with the others' hashes last.
+
+    Args:
+        folder: Made if it is not there; files of an earlier save are replaced.
+        peft_model: Holder of the adapter named "default".
+        gate: The gate.
+        modules: Names of the adapted modules in the gate's order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as place:
+        partial = Path(place)
+        peft_model.save_pretrained(str(partial), save_embedding_layers=False)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in gate.state_dict().items()}
+        save_file(tensors, partial / GATE_WEIGHTS)
+        names = (*ADAPTER_FILES, GATE_WEIGHTS)
+        card = GateCard(
+            latent_dim=gate.latent_dim,
+            direction_dim=gate.direction_dim,
+            rank=gate.rank,
+            hidden=gate.hidden,
+            modules=tuple(modules),
+            sha256={name: _sha256(partial / name) for name in names},
+        )
+        (partial / GATE_CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        for name in (*names, GATE_CARD):
+            _flush(partial / name)
+            os.replace(partial / name, folder / name)
+        _flush(folder)
+
+
+def read_gate(folder: Path) -> SavedGate:
+    """Read the gate of a folder that `write_policy` wrote, after checking every file's hash.
+
+    Raises:
+        ModelError: A file is missing, unreadable, or not the one that was saved.
+    """
+    if missing := [n for n in (*ADAPTER_FILES, GATE_WEIGHTS, GATE_CARD) if not (folder / n).is_file()]:
+        raise ModelError(
+            f"A policy folder must hold adapter and gate; {str(folder)!r} lacks {missing}. Save the policy again."
+        )
+    try:
+        content: Any = json.loads((folder / GATE_CARD).read_text(encoding="utf-8"))
+        card = GateCard.model_validate(content)
+    except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as err:
+        raise ModelError(
+            f"{GATE_CARD} must describe a gate; that in {str(folder)!r} does not ({type(err).__name__}). Save the "
+            "policy again."
+        ) from err
+    names = (*ADAPTER_FILES, GATE_WEIGHTS)
+    if changed := [name for name in names if card.sha256.get(name) != _sha256(folder / name)]:
+        raise ModelError(
+            f"The files of a policy must be those that were saved together; in {str(folder)!r} {changed} changed since. "
+            "Save the policy again."
+        )
+    return SavedGate(card, load_file(folder / GATE_WEIGHTS))
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

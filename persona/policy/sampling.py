@@ -1,0 +1,348 @@
+"""Batched sampling from any causal language model, with a draw of its own for every row.
+
+The loop is short on purpose: with a small model the Python between two forward passes is most of the time.
+Prompts are padded on the left, keys and values go into buffers that are allocated once, rows that have
+finished leave the batch, and a row's random numbers come from its own seed, so that its reply does not depend
+on who shares the batch (up to floating point).
+
+Shape letters: N prompts, B rows of one batch, T padded prompt length, V vocabulary.
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from persona.errors import DataError, ShapeError
+
+KEEP_SHARE = 0.8
+"""Rows that have finished leave the batch when at most this share of it is still running."""
+
+RowCallback: TypeAlias = Callable[[Tensor], None]
+"""Told which prompts (int64 indexes into `prompts`) form the batch, whenever that changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Attributes:
+        max_new_tokens: Most tokens in a reply, at least 1.
+        temperature: Logits are divided by it; 0 takes the most likely token.
+        top_p: Share of probability kept, in (0, 1]; 1 keeps everything (Holtzman et al. 2020).
+    """
+
+    max_new_tokens: int = 48
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.max_new_tokens < 1 or not self.temperature >= 0 or not 0 < self.top_p <= 1:
+            raise DataError(
+                "`max_new_tokens` must be at least 1, `temperature` at least 0 and `top_p` in (0, 1]; got "
+                f"{self.max_new_tokens}, {self.temperature} and {self.top_p}. Use temperature=0 for the most "
+                "likely reply."
+            )
+
+
+class _BufferedLayer(DynamicLayer):
+    """Keys and values of one layer in a buffer of known size, so that a step copies one token and not the
+    past.
+
+    Args:
+        rows: Rows of the whole batch.
+        capacity: Most tokens a row.
+    """
+
+    def __init__(self, rows: int, capacity: int) -> None:
+        super().__init__()
+        self.rows, self.capacity = rows, capacity
+        self.length = 0
+        self.window = slice(0, rows)
+
+    def open_window(self, rows: slice) -> None:
+        """Let the next prompts fill these rows, from the first token on."""
+        self.window, self.length = rows, 0
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append tokens to the rows of the window; returns all that these rows hold, (B, heads, length, head
+        size)."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = (
+                x.new_empty(self.rows, x.shape[1], self.capacity, x.shape[3]) for x in (key_states,
+                value_states)
+            )
+        start, self.length = self.length, self.length + key_states.shape[-2]
+        keys, values = self.keys[self.window], self.values[self.window]
+        keys[:, :, start : self.length] = key_states
+        values[:, :, start : self.length] = value_states
+        return keys[:, :, : self.length], values[:, :, : self.length]
+
+    def get_seq_length(self) -> int:
+        """Tokens held in the rows of the window."""
+        return self.length
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows, in this order; the window is then the whole batch."""
+        self.keys, self.values = self.keys[indices], self.values[indices]
+        self.rows = len(indices)
+        self.window = slice(0, self.rows)
+
+
+def draw_tokens(logits: Tensor, uniform: Tensor | None, temperature: float, top_p: float) -> Tensor:
+    """One token a row by inversion of the cumulative distribution.
+
+    Args:
+        logits: Shape (B, V); -inf bans a token.
+        uniform: One number in [0, 1) a row, shape (B,), float32; None takes the most likely token.
+        temperature: Positive; not read when `uniform` is None.
+        top_p: Keep the smallest set of most likely tokens that holds this share of probability.
+
+    Returns:
+        Token ids, shape (B,), int64.
+    """
+    if uniform is None:
+        return logits.argmax(-1)
+    probabilities = torch.softmax(logits.float() / temperature, -1)
+    order = None
+    if top_p < 1:
+        probabilities, order = probabilities.sort(dim=-1, descending=True, stable=True)
+        before = probabilities.cumsum(-1) - probabilities
+        probabilities = probabilities.masked_fill(before >= top_p, 0)
+    cumulative = probabilities.cumsum(-1)
+    # uniform < 1 in float32, so the target stays below the total and a token of probability zero is never
+    # met.
+    target = uniform[:, None] * cumulative[:, -1:]
+    token = torch.searchsorted(cumulative, target, right=True)
+    return (token if order is None else order.gather(-1, token))[:, 0]
+
+
+def sample_tokens(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    seeds: Sequence[int],
+    stop_tokens: Sequence[int],
+    banned: Sequence[Sequence[int]] | None = None,
+    groups: Sequence[int] | None = None,
+    on_rows: RowCallback | None = None,
+    batch_size: int = 256,
+) -> list[list[int]]:
+    """Continue every prompt until a stop token or the length limit.
+
+    Args:
+        model: A causal language model of transformers, in evaluation mode.
+        prompts: N non-empty lists of token ids.
+        sampling: Length, temperature and nucleus.
+        seeds: One seed a prompt; the same prompt and seed give the same reply in any batch, up to floating
+            point.
+        stop_tokens: Ids that end a reply; left out of the result.
+        banned: For each prompt, ids that must not be produced.
+        groups: A number for each prompt; prompts with the same number must be equal, also in what `on_rows`
+            sets for them, and are read once. None reads every prompt by itself.
+        on_rows: Called with the batch's prompt indexes before its first forward pass and after every change,
+            so that state held a row (such as a gate) can follow.
+        batch_size: Most prompts decoded side by side; prompts of like length share a batch.
+
+    Returns:
+        New token ids of each prompt, in the given order.
+
+    Raises:
+        ShapeError: `seeds`, `banned` or `groups` has not one entry a prompt.
+        DataError: A prompt is empty.
+    """
+    given = {"seeds": seeds, "banned": banned, "groups": groups}
+    if wrong := {name: len(x) for name, x in given.items() if x is not None and len(x) != len(prompts)}:
+        raise ShapeError(
+            f"`seeds`, `banned` and `groups` must have one entry for each of the {len(prompts)} prompts; got "
+            f"{wrong}. "
+            "Pass one seed a row."
+        )
+    if empty := [row for row, prompt in enumerate(prompts) if not prompt][:3]:
+        raise DataError(f"Every prompt must hold at least one token; got empty ones in rows {empty}. Leave them out.")
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    replies: list[list[int]] = [[] for _ in prompts]
+    with torch.inference_mode():
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = _Batch(
+                rows=torch.tensor(rows),
+                uniform=_uniforms([seeds[row] for row in rows], sampling),
+                banned=[banned[row] for row in rows] if banned is not None else [],
+                on_rows=on_rows,
+            )
+            same = [groups[row] for row in rows] if groups is not None else rows
+            found = _decode(model, [prompts[row] for row in rows], batch, sampling, stop_tokens, same=same)
+            for row, reply in zip(rows, found, strict=True):
+                replies[row] = reply
+    return replies
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is known about each row still being decoded.
+
+    rows: Index of the prompt. Shape (B,), int64.
+    uniform: Random numbers for every step, shape (B, steps), float32; None for the most likely token.
+    banned: For each row, ids that must not be produced; empty if there are none at all.
+    mask: The same, shape (B, V), True where banned; None until the width of the vocabulary is known.
+    """
+
+    rows: Tensor
+    uniform: Tensor | None
+    banned: list[Sequence[int]]
+    on_rows: RowCallback | None
+    mask: Tensor | None = None
+
+    def announce(self, index: Tensor | slice = slice(None)) -> None:
+        if self.on_rows is not None:
+            self.on_rows(self.rows[index])
+
+    def keep(self, index: Tensor) -> None:
+        self.rows = self.rows[index.cpu()]
+        self.uniform = None if self.uniform is None else self.uniform[index]
+        self.mask = None if self.mask is None else self.mask[index]
+        self.announce()
+
+    def without_banned(self, logits: Tensor) -> Tensor:
+        if not any(self.banned):
+            return logits
+        if self.mask is None:
+            mask = torch.zeros(logits.shape, dtype=torch.bool)
+            for row, tokens in enumerate(self.banned):
+                mask[row, list(tokens)] = True
+            self.mask = mask.to(logits.device)
+        return logits.masked_fill(self.mask, -torch.inf)
+
+
+def _uniforms(seeds: Sequence[int], sampling: Sampling) -> Tensor | None:
+    if sampling.temperature == 0:
+        return None
+    steps = sampling.max_new_tokens
+    draws = [np.random.Generator(np.random.PCG64(seed)).random(steps, dtype=np.float32) for seed in seeds]
+    return torch.from_numpy(np.stack(draws))
+
+
+def pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids and attention mask, padded on the left with id 0, which the mask hides.
+
+    Returns:
+        Ids and mask (1 where real), both of shape (B, T), int64, T being the longest row.
+    """
+    longest = max(len(row) for row in rows)
+    ids = np.zeros((len(rows), longest), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for index, row in enumerate(rows):
+        ids[index, longest - len(row) :] = row
+        mask[index, longest - len(row) :] = 1
+    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
+
+
+def positions_of(mask: Tensor) -> Tensor:
+    """Position of every token in its own row, counted from its first real token; 0 where padded. Shape of
+    `mask`."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def batch_tokens(device: torch.device) -> int:
+    """Padded tokens to put through the model at once: few on a CPU, whose caches are small; many on a GPU."""
+    return 2048 if device.type == "cpu" else 32768
+
+
+def forward_options(model: nn.Module) -> frozenset[str]:
+    """Names of the arguments that this model's forward pass takes; not all take `position_ids` or
+    `logits_to_keep`."""
+    return frozenset(inspect.signature(model.forward).parameters)
+
+
+def _prefill(
+    model: PreTrainedModel, prompts: list[Sequence[int]], batch: _Batch, first: Tensor, steps: int
+) -> tuple[Tensor, DynamicCache, Tensor]:
+    """Read the prompts, some rows at a time so that activations stay in the processor's caches.
+
+    Returns:
+        Logits of the next token (B, V), the cache of all rows, and the attention mask of the prompts (B, T).
+    """
+    ids, mask = pad_left(prompts, model.device)
+    rows, longest = ids.shape
+    known = forward_options(model)
+    cache = DynamicCache(config=model.config)
+    slice_rows = rows
+    if all(type(layer) is DynamicLayer for layer in cache.layers):  # a sliding window keeps its own kind of layer
+        cache.layers = [_BufferedLayer(rows, longest + steps) for _ in cache.layers]
+        slice_rows = max(1, batch_tokens(model.device) // longest)
+    logits: list[Tensor] = []
+    for start in range(0, rows, slice_rows):
+        part = slice(start, min(start + slice_rows, rows))
+        for layer in cache.layers:
+            if isinstance(layer, _BufferedLayer):
+                layer.open_window(part)
+        batch.announce(first[part])
+        options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        if "position_ids" in known:
+            options["position_ids"] = positions_of(mask[part])
+        out = model(input_ids=ids[part], attention_mask=mask[part], past_key_values=cache, use_cache=True, **options)
+        logits.append(out.logits[:, -1])
+    for layer in cache.layers:
+        if isinstance(layer, _BufferedLayer):
+            layer.window = slice(0, rows)
+    return torch.cat(logits), cache, mask
+
+
+def _decode(
+    model: PreTrainedModel,
+    prompts: list[Sequence[int]],
+    batch: _Batch,
+    sampling: Sampling,
+    stop_tokens: Sequence[int],
+    *,
+    same: Sequence[int],
+) -> list[list[int]]:
+    device, steps = model.device, sampling.max_new_tokens
+    first = {number: row for row, number in reversed(list(enumerate(same)))}
+    read = sorted(first.values())
+    logits, cache, mask = _prefill(model, [prompts[i] for i in read], batch, torch.tensor(read), steps)
+    if len(read) < len(prompts):
+        index = torch.tensor([read.index(first[number]) for number in same], device=device)
+        cache.batch_select_indices(index)
+        logits, mask = logits[index], mask[index]
+    batch.announce()
+    batch.uniform = None if batch.uniform is None else batch.uniform.to(device)
+    rows, longest = mask.shape
+    positions = mask.sum(1, keepdim=True)
+    mask = torch.cat([mask, mask.new_ones(rows, steps)], 1)
+    stops = torch.tensor(sorted(stop_tokens), device=device)
+    produced = torch.zeros(rows, steps, dtype=torch.long, device=device)
+    lengths = torch.full((rows,), steps, device=device)
+    slot = torch.arange(rows, device=device)
+    running = torch.ones(rows, dtype=torch.bool, device=device)
+    takes_positions = "position_ids" in forward_options(model)
+    for step in range(steps):
+        uniform = None if batch.uniform is None else batch.uniform[:, step]
+        token = draw_tokens(batch.without_banned(logits), uniform, sampling.temperature, sampling.top_p)
+        produced[slot, step] = token
+        ended = torch.isin(token, stops) & running
+        lengths[slot[ended]] = step
+        running &= ~ended
+        left = int(running.sum())
+        if left == 0 or step + 1 == steps:
+            break
+        if left <= KEEP_SHARE * len(running):
+            index = running.nonzero()[:, 0]
+            cache.batch_select_indices(index)
+            token, positions, mask, slot, running = (x[index] for x in (token, positions, mask, slot, running))
+            batch.keep(index)
+        options = {"position_ids": positions} if takes_positions else {}
+        seen = mask[:, : longest + step + 1]
+        out = model(input_ids=token[:, None], attention_mask=seen, past_key_values=cache, use_cache=True, **options)
+        logits, positions = out.logits[:, -1], positions + 1
+    return [row[:end] for row, end in zip(produced.tolist(), lengths.tolist(), strict=True)]

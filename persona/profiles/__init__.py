@@ -1,0 +1,69 @@
+"""From evidence about a user to a condition: beliefs over latents, and directions set by hand.
+
+Every profile learned from comparisons satisfies `Profile`: it turns a context into a Gaussian belief and a
+belief into predictions. Zero is always the average user.
+"""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from persona.profiles.direction import (
+    combine_directions,
+    decorrelation,
+    direction_as_text,
+    direction_from_sliders,
+    direction_reward,
+)
+from persona.profiles.hierarchical_bayes import (
+    HierarchicalBayes,
+    LengthRule,
+    fit_hierarchical_bayes,
+    fit_length_rule,
+)
+from persona.profiles.laplace import logistic_posterior, predictive_probability, project_posterior
+from persona.profiles.latent import LatentProfile
+from persona.profiles.pooled import PooledReward, bradley_terry_weights, fit_pooled
+from persona.types import ContextPairs, Posterior
+
+
+class Profile(Protocol):
+    """What every profile over comparisons offers."""
+
+    @property
+    def latent_dim(self) -> int:
+        """Size Z of a user's latent."""
+        ...
+
+    def lift(self, features: Tensor) -> Tensor:
+        """From plain features (..., D) to those that `encode` and `predict` take differences of."""
+        ...
+
+    def encode(self, pairs: ContextPairs) -> Posterior:
+        """Belief about B users: mean (B, Z), zero for an empty context, and covariance (B, Z, Z)."""
+        ...
+
+    def predict(self, posterior: Posterior, difference: Tensor) -> Tensor:
+        """Probability (B, T) of preferring the first reply; `difference` (B, T, D) is first minus second."""
+        ...
+
+
+__all__ = [
+    "HierarchicalBayes",
+    "LatentProfile",
+    "LengthRule",
+    "PooledReward",
+    "Profile",
+    "bradley_terry_weights",
+    "combine_directions",
+    "decorrelation",
+    "direction_as_text",
+    "direction_from_sliders",
+    "direction_reward",
+    "fit_hierarchical_bayes",
+    "fit_length_rule",
+    "fit_pooled",
+    "logistic_posterior",
+    "predictive_probability",
+    "project_posterior",
+]

@@ -1,0 +1,96 @@
+"""The plain data that every part of this package speaks: comparisons, posteriors, conditions.
+
+Axis letters: B rows of a batch, P context pairs of a user, D features of a reply, Z latent size, A named attributes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from persona.errors import ShapeError
+
+Message: TypeAlias = Mapping[str, str]
+Conversation: TypeAlias = Sequence[Message]
+
+
+class ContextPairs(NamedTuple):
+    """What users chose before, as differences of reply features, padded to a common number of pairs.
+
+    difference: features(chosen) - features(rejected), zero where padded. Shape (B, P, D), float32.
+    mask: True where a pair is real. Shape (B, P), bool.
+    """
+
+    difference: Tensor
+    mask: Tensor
+
+
+class Posterior(NamedTuple):
+    """Gaussian belief about each user's latent.
+
+    mean: Shape (B, Z), float32. Zero is the average user.
+    covariance: Positive definite. Shape (B, Z, Z), float32.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a policy is told about each row's user; an absent part means "the average user".
+
+    Attributes:
+        latent: Posterior means. Shape (B, Z), float32; a row of zeros where absent.
+        direction: Preference directions over named attributes, norm at most 1. Shape (B, A), float32; zeros where absent.
+        text: One description a row, None where absent; the policy puts it into the system message.
+    """
+
+    latent: Tensor
+    direction: Tensor
+    text: tuple[str | None, ...]
+
+    def __post_init__(self) -> None:
+        """Check that the three parts describe the same rows."""
+        rows = {self.latent.shape[0], self.direction.shape[0], len(self.text)}
+        if self.latent.ndim != 2 or self.direction.ndim != 2 or len(rows) != 1:
+            raise ShapeError(
+                "`latent`, `direction` and `text` must describe the same rows, as (B, Z), (B, A) and B texts; got "
+                f"{tuple(self.latent.shape)}, {tuple(self.direction.shape)} and {len(self.text)} texts. "
+                "Build it with `Condition.absent` and replace the parts that you have."
+            )
+
+    def __len__(self) -> int:
+        """Number of rows B."""
+        return len(self.text)
+
+    @classmethod
+    def absent(cls, rows: int, *, latent_dim: int, direction_dim: int) -> "Condition":
+        """The average user in every row."""
+        return cls(torch.zeros(rows, latent_dim), torch.zeros(rows, direction_dim), (None,) * rows)
+
+    @classmethod
+    def of_latent(cls, latent: Tensor, *, direction_dim: int) -> "Condition":
+        """Rows known by their latent alone; `latent` has shape (B, Z)."""
+        return cls(latent, torch.zeros(len(latent), direction_dim), (None,) * len(latent))
+
+    @classmethod
+    def of_direction(cls, direction: Tensor, *, latent_dim: int) -> "Condition":
+        """Rows known by their direction alone; `direction` has shape (B, A)."""
+        return cls(torch.zeros(len(direction), latent_dim), direction, (None,) * len(direction))
+
+    def select(self, rows: Sequence[int] | Tensor) -> "Condition":
+        """The given rows, in the given order."""
+        index = torch.as_tensor(rows, dtype=torch.long)
+        return Condition(self.latent[index], self.direction[index], tuple(self.text[i] for i in index.tolist()))
+
+    @classmethod
+    def concatenate(cls, parts: Sequence["Condition"]) -> "Condition":
+        """All rows of `parts`, one after another."""
+        return cls(
+            torch.cat([p.latent for p in parts]),
+            torch.cat([p.direction for p in parts]),
+            tuple(text for p in parts for text in p.text),
+        )

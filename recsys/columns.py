@@ -1,0 +1,6 @@
+"""The names of an interaction log's columns, said once."""
+
+USER = "user_id"
+ITEM = "item_id"
+LEVEL = "level"
+TIMESTAMP = "timestamp"

@@ -1,0 +1,25 @@
+"""Everything that this package raises on purpose. Each message says what must hold, what was got, what to do."""
+
+
+class RecsysError(Exception):
+    """Root of this package's errors."""
+
+
+class ShapeError(RecsysError, ValueError):
+    """Arrays whose shapes do not fit one another."""
+
+
+class InteractionError(RecsysError, ValueError):
+    """An interaction log that cannot be used as it is."""
+
+
+class OrdinalError(RecsysError, ValueError):
+    """Levels or thresholds that are not ordered as they must be."""
+
+
+class ContractError(RecsysError, ValueError):
+    """A model that breaks a promise which every model of its kind makes."""
+
+
+class ArtefactError(RecsysError, ValueError):
+    """A saved model that is missing, damaged or of another kind."""

@@ -1,0 +1,125 @@
+"""EASE (Steck, WWW 2019, "Embarrassingly Shallow Autoencoders for Sparse Data"): an item-item model in closed form.
+
+With X the users' weighted histories, P = (X'X + l2 I)^-1 and W = I - P / diag(P), whose diagonal is zero; a user's
+scores are x W. Time grows with I^3 and memory with I^2: about a second and 25 MB at 2,500 items.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from recsys.artefacts import read_artefact, write_artefact
+from recsys.errors import OrdinalError, RecsysError
+from recsys.topk import check_search, rank_in_blocks
+from recsys.types import Bools, Floats, Histories, TopK
+
+KIND = "ease"
+
+
+class Ease:
+    """Item-item weights learned by ridge regression of every item on all others.
+
+    Args:
+        weights: W, zero on the diagonal. Shape (I, I), float32.
+        level_weights: What an item counts for in a history when it was left at level 0..C. Shape (C + 1,), float32.
+        fallback: Score of each item for a user whose weighted history is empty. Shape (I,), float32.
+            Differs from the paper, where all items tie there.
+    """
+
+    def __init__(self, weights: Tensor, level_weights: Tensor, fallback: Tensor) -> None:
+        """Keep the arrays."""
+        self.weights, self.level_weights, self.fallback = weights, level_weights, fallback
+
+    @classmethod
+    def fit(cls, histories: Histories, *, level_weights: Floats, l2: float, device: str = "cpu") -> "Ease":
+        """Solve for the weights.
+
+        Args:
+            histories: Training users. Shape (U, I).
+            level_weights: Shape (C + 1,), e.g. (0, 0, 1, 1, 1).
+            l2: Ridge penalty, above 0; 100 to 1,000 is usual.
+            device: Where to invert.
+
+        Raises:
+            RecsysError: `l2` is not above 0.
+            OrdinalError: A history holds a level without a weight.
+        """
+        if l2 <= 0:
+            raise RecsysError(f"`l2` must be above 0; got {l2}. Try 200.")
+        taken = weigh_levels(histories, level_weights)
+        gram = torch.from_numpy((taken.T @ taken).toarray().astype(np.float32)).to(device)
+        popularity = gram.diagonal().clone()
+        gram.diagonal().add_(l2)
+        inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram))
+        weights = inverse / -inverse.diagonal()
+        weights.fill_diagonal_(0.0)
+        return cls(weights, torch.from_numpy(level_weights.astype(np.float32)), popularity)
+
+    def search(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        level: int | None = None,
+        allowed: Bools | None = None,
+        exclude_seen: bool = True,
+    ) -> TopK:
+        """The k items with the highest x W; see `Retriever.search`. `level` is ignored: EASE has one ranking.
+
+        Raises:
+            ShapeError: An argument does not fit the catalogue, or `k` is below 1.
+            OrdinalError: A history holds a level without a weight.
+        """
+        del level
+        check_search(histories, len(self.weights), k, allowed)
+        taken = weigh_levels(histories, self.level_weights.numpy())
+        is_cold = torch.from_numpy(np.diff(taken.indptr) == 0).to(self.weights.device)
+
+        def score(block: slice) -> Tensor:
+            known = torch.from_numpy(taken[block].toarray()).to(self.weights.device) @ self.weights
+            return torch.where(is_cold[block, None], self.fallback, known)
+
+        seen = histories if exclude_seen else None
+        return rank_in_blocks(score, histories.shape[0], k, seen=seen, allowed=allowed)
+
+    def save(self, folder: Path) -> None:
+        """Write the model to `folder`."""
+        tensors = {"weights": self.weights, "level_weights": self.level_weights, "fallback": self.fallback}
+        write_artefact(folder, KIND, tensors, {})
+
+    @classmethod
+    def load(cls, folder: Path, *, device: str = "cpu") -> "Ease":
+        """Read what `save` wrote; raises `ArtefactError` if the folder holds no such model."""
+        tensors, _ = read_artefact(folder, KIND)
+        return cls(tensors["weights"].to(device), tensors["level_weights"], tensors["fallback"].to(device))
+
+
+def weigh_levels(histories: Histories, level_weights: NDArray[np.floating]) -> Histories:
+    """Histories with each level replaced by its weight, entries of weight zero dropped.
+
+    Args:
+        histories: Shape (B, I).
+        level_weights: Weight of level 0..C. Shape (C + 1,).
+
+    Returns:
+        Shape (B, I), float32.
+
+    Raises:
+        OrdinalError: A history holds a level above C.
+    """
+    level = histories.data.astype(np.int64) - 1
+    if len(level) and level.max() >= len(level_weights):
+        raise OrdinalError(
+            f"Histories must hold levels 0..{len(level_weights) - 1}, those with a weight; got {level.max()}. "
+            "Give a weight for every level."
+        )
+    weighted = csr_array(
+        (level_weights.astype(np.float32)[level], histories.indices.copy(), histories.indptr.copy()),
+        shape=histories.shape,
+    )
+    weighted.eliminate_zeros()
+    return weighted

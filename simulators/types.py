@@ -1,0 +1,91 @@
+"""The plain data of a simulated conversation: cards, feedback, turns, dialogues.
+
+Levels of interest, everywhere: 0 ignored, 1 opened, 2 saved, 3 watched, 4 loved.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+LEVELS = ("ignored", "opened", "saved", "watched", "loved")
+SUCCESS_LEVEL = 3
+
+
+class StopReason(StrEnum):
+    """Why a dialogue ended."""
+
+    ACCEPTED = "accepted"
+    OUT_OF_PATIENCE = "out_of_patience"
+    MAX_TURNS = "max_turns"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemCard:
+    """What may be said about one item: its title and facts by name, in the words to be used.
+
+    Attributes:
+        item: Row of the item in its catalogue.
+        title: Title as it must appear in a reply.
+        facts: Facts by name, such as year, genre, mood, era, pace, length, director, cast, plot; an unknown one is left out.
+    """
+
+    item: int
+    title: str
+    facts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One message, as its speaker's model wrote it and as the other side reads it.
+
+    Attributes:
+        raw: As generated; a small model leaves slots such as `<title>` for the agent to fill.
+        text: As shown, every slot filled. Equal to `raw` for a model that writes facts by itself.
+    """
+
+    raw: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """A simulated user's reaction to one reply.
+
+    Attributes:
+        level: Deepest interest reached, 0..4.
+        satisfaction: The user's own rating of the turn, 1 (worst) to 5.
+        utterance: What the user says next.
+        complaint: What was wrong with the reply's wording, as (attribute, sign of what was heard), if anything was.
+        stop: Why the user ends the dialogue here, or None to go on.
+    """
+
+    level: int
+    satisfaction: float
+    utterance: Utterance
+    complaint: tuple[str, int] | None = None
+    stop: StopReason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One exchange: what the user had said, the item shown, the reply, and the reaction to it."""
+
+    user: Utterance
+    card: ItemCard
+    reply: Utterance
+    feedback: Feedback
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """All turns of one user with the agent, oldest first.
+
+    Attributes:
+        user: Row of the user in the population.
+        turns: Finished exchanges.
+        stop: Why it ended; None while it is going on.
+    """
+
+    user: int
+    turns: tuple[Turn, ...] = ()
+    stop: StopReason | None = None

@@ -1,0 +1,168 @@
+"""Simulated viewers of the film world: the choice model decides, a chat model finds the words.
+
+Decisions (interest, satisfaction, patience, complaint) come from the oracle under random numbers keyed by user and
+turn; the words come from any `ChatModel`. So a turn can be decided again for another reply without writing a word.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from persona.rewards.attributes import ATTRIBUTES, AttributeScale
+from simulators.chat.model import ChatModel
+from simulators.grounding import banned_slots, fill, reply_attributes
+from simulators.prompts import viewer_opening_prompt, viewer_reaction_prompt
+from simulators.randomness import keyed_seeds, keyed_uniforms
+from simulators.types import SUCCESS_LEVEL, Dialogue, Feedback, ItemCard, StopReason, Utterance
+from simulators.world.oracle import Oracle
+
+_WISH, _LEVEL, _RATING, _WORDS, _OPENING = range(5)
+_SATISFIED = 4.0
+_DISSATISFIED = 2.0
+
+
+class Decision(NamedTuple):
+    """What a user decides about one reply, before any words.
+
+    level: Interest, 0..4.
+    satisfaction: Own rating of the turn, 1..5.
+    complaint: The attribute of the reply that was most off and the sign of what was heard, or None if content.
+    utility: True worth of item and reply to the user, for measuring only.
+    """
+
+    level: int
+    satisfaction: float
+    complaint: tuple[str, int] | None
+    utility: float
+
+
+def open_dialogues(oracle: Oracle, chat: ChatModel, users: Sequence[int], *, seed: int) -> list[Utterance]:
+    """What each user says first, from a wish that is true to the user's taste.
+
+    Args:
+        oracle: Knows the tastes.
+        chat: Finds the words.
+        users: Rows of the users; a user named twice says the same twice.
+        seed: Seed of the simulation.
+    """
+    wishes = _wishes(oracle, users, seed)
+    slots = chat.slots
+    said = chat.complete(
+        [viewer_opening_prompt(wish, slots) for wish in wishes],
+        seeds=keyed_seeds(seed, np.asarray(users), _OPENING),
+        max_new_tokens=32,
+        banned=[banned_slots(wish, slots) for wish in wishes],
+    )
+    return [fill(raw, wish) for raw, wish in zip(said, wishes, strict=True)]
+
+
+def _wishes(oracle: Oracle, users: Sequence[int], seed: int) -> list[dict[str, str]]:
+    who = np.asarray(users)
+    return oracle.wish(who, keyed_uniforms(seed, who, _WISH))
+
+
+class FilmViewers:
+    """The population of a film world, ready to talk.
+
+    Args:
+        oracle: Holder of the hidden truth.
+        scale: Standardises reply attributes to the units that the hidden style weights are in.
+        chat: Finds the words.
+        max_turns: Turns after which a dialogue ends.
+    """
+
+    def __init__(self, oracle: Oracle, scale: AttributeScale, chat: ChatModel, *, max_turns: int = 5) -> None:
+        self._oracle = oracle
+        self._scale = scale
+        self._chat = chat
+        self._max_turns = max_turns
+
+    def open(self, users: Sequence[int], *, seed: int) -> list[Utterance]:
+        """What each user says first."""
+        return open_dialogues(self._oracle, self._chat, users, seed=seed)
+
+    def decide(
+        self,
+        users: Sequence[int],
+        turns: Sequence[int],
+        cards: Sequence[ItemCard],
+        replies: Sequence[Utterance],
+        *,
+        seed: int,
+    ) -> list[Decision]:
+        """Decide about one reply a row; the same user, turn and seed meet the same luck whatever the reply.
+
+        Args:
+            users: Row of the user in the population, one a row.
+            turns: Index of the turn in its dialogue, from 0.
+            cards: Item shown.
+            replies: Reply shown.
+            seed: Seed of the simulation.
+        """
+        who, when = np.asarray(users), np.asarray(turns)
+        items = np.asarray([card.item for card in cards])
+        attributes = self._scale(reply_attributes(replies, cards))
+        style = self._oracle.reply_utility(who, attributes)
+        levels = self._oracle.levels(
+            who, items, keyed_uniforms(seed, who, when, _LEVEL), reply=style, spoken=True
+        )
+        stars = self._oracle.satisfaction(who, items, attributes, keyed_uniforms(seed, who, when, _RATING))
+        utility = self._oracle.item_utility(who, items) + style
+        complaints = self._complaints(who, attributes, stars)
+        return [
+            Decision(int(level), float(star), complaint, float(worth))
+            for level, star, complaint, worth in zip(levels, stars, complaints, utility, strict=True)
+        ]
+
+    def react(
+        self, dialogues: Sequence[Dialogue], cards: Sequence[ItemCard], replies: Sequence[Utterance], *, seed: int
+    ) -> list[Feedback]:
+        """Decide about one reply a dialogue and say so in words."""
+        users = [dialogue.user for dialogue in dialogues]
+        turns = [len(dialogue.turns) for dialogue in dialogues]
+        decisions = self.decide(users, turns, cards, replies, seed=seed)
+        stops = [self._stop(d, made) for d, made in zip(dialogues, decisions, strict=True)]
+        wishes = _wishes(self._oracle, users, seed)
+        slots = self._chat.slots
+        prompts = [
+            viewer_reaction_prompt(
+                wish, reply.raw if slots else reply.text, made.level, made.complaint, goes_on=stop is None, slots=slots
+            )
+            for wish, reply, made, stop in zip(wishes, replies, decisions, stops, strict=True)
+        ]
+        known = [{"title": card.title, **wish} for card, wish in zip(cards, wishes, strict=True)]
+        said = self._chat.complete(
+            prompts,
+            seeds=keyed_seeds(seed, np.asarray(users), np.asarray(turns), _WORDS),
+            max_new_tokens=40,
+            banned=[banned_slots(values, slots) for values in known],
+        )
+        return [
+            Feedback(made.level, made.satisfaction, fill(raw, values), made.complaint, stop)
+            for made, raw, values, stop in zip(decisions, said, known, stops, strict=True)
+        ]
+
+    def _complaints(
+        self, users: NDArray[np.int64], attributes: NDArray[np.float64], stars: NDArray[np.float64]
+    ) -> list[tuple[str, int] | None]:
+        """The attribute that hurt most, where the user is not satisfied and an attribute did hurt."""
+        worth = self._oracle.reply_contributions(users, attributes)
+        worst = worth.argmin(axis=1)
+        rows = np.arange(len(users))
+        hurt = (stars < _SATISFIED) & (worth[rows, worst] < -0.25)
+        signs = np.sign(attributes[rows, worst]).astype(int)
+        return [
+            (ATTRIBUTES[a], int(sign)) if minds and sign else None
+            for a, sign, minds in zip(worst.tolist(), signs.tolist(), hurt.tolist(), strict=True)
+        ]
+
+    def _stop(self, dialogue: Dialogue, made: Decision) -> StopReason | None:
+        if made.level >= SUCCESS_LEVEL:
+            return StopReason.ACCEPTED
+        poor = sum(turn.feedback.satisfaction <= _DISSATISFIED for turn in dialogue.turns)
+        poor += made.satisfaction <= _DISSATISFIED
+        if poor >= int(self._oracle.patience(np.asarray([dialogue.user]))[0]):
+            return StopReason.OUT_OF_PATIENCE
+        return StopReason.MAX_TURNS if len(dialogue.turns) + 1 >= self._max_turns else None

@@ -1,0 +1,117 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from app.cli import app
+from app.config import RunConfig
+from app.errors import StoreError
+from persona import __version__
+from persona.errors import ModelError
+from recsys.errors import InteractionError
+from simulators.errors import CatalogueError
+
+Calls = list[tuple[tuple[Any, ...], dict[str, Any]]]
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Calls]:
+    """Puts a recording function in the place of a command's work; `error` is raised by it."""
+
+    def plant(module: str, function: str, error: Exception | None = None) -> Calls:
+        calls: Calls = []
+
+        def record(*args: Any, **kwargs: Any) -> None:
+            calls.append((args, kwargs))
+            if error is not None:
+                raise error
+
+        planted = ModuleType(module)
+        setattr(planted, function, record)
+        monkeypatch.setitem(sys.modules, module, planted)
+        return calls
+
+    return plant
+
+
+def call(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(app, list(arguments))
+    return result.exit_code, result.stderr
+
+
+def test_run_gets_its_configuration_and_folder(stand_in: Callable[..., Calls], tmp_path: Path) -> None:
+    calls = stand_in("app.run", "run_pipeline")
+    (tmp_path / "my.toml").write_text("turns = 3", encoding="utf-8")
+    assert call("run", str(tmp_path / "my.toml"), "seed=4", "--out", "here", "--resume") == (0, "")
+    (config,), options = calls[0]
+    assert config == RunConfig(turns=3, seed=4)
+    assert (options["out"], options["resume"]) == (Path("here"), True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "folder"),
+    [("seed=4", "film-world-seed4"), ("catalogue=data/ml-100k/", "ml-100k-seed0")],
+)
+def test_default_folder_names_catalogue_and_seed(
+    stand_in: Callable[..., Calls], setting: str, folder: str
+) -> None:
+    calls = stand_in("app.run", "run_pipeline")
+    assert call("run", setting)[0] == 0
+    assert calls[0][1]["out"] == Path("runs", folder)
+
+
+def test_options_reach_the_other_commands(stand_in: Callable[..., Calls]) -> None:
+    trained, talked = stand_in("app.pretrain", "main"), stand_in("app.chat", "chat")
+    reported, launched = stand_in("app.report", "write_report"), stand_in("app.demo.server", "launch")
+    assert call("pretrain", "--dialogues", "d", "--out", "o", "--minutes", "2.5", "--seed", "3")[0] == 0
+    assert call("chat", "--run", "r")[0] == call("report", "r")[0] == call("demo", "--port", "0")[0] == 0
+    options = {"minutes": 2.5, "tokens": None, "seed": 3, "resume": False}
+    assert trained == [((Path("d"), Path("o")), options)]
+    assert talked == reported == [((Path("r"),), {})]
+    assert launched == [((None,), {"host": "127.0.0.1", "port": 0})]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [StoreError("a\nb"), ModelError("a b"), InteractionError("a  b"), CatalogueError("a b")],
+    ids=lambda error: type(error).__name__,
+)
+def test_error_raised_on_purpose_is_one_line_and_exit_code_2(
+    stand_in: Callable[..., Calls], error: Exception
+) -> None:
+    stand_in("app.report", "write_report", error)
+    assert call("report", "r") == (2, "persona: a b\n")
+
+
+def test_debug_lets_the_error_through(stand_in: Callable[..., Calls]) -> None:
+    stand_in("app.report", "write_report", StoreError("a b"))
+    result = CliRunner().invoke(app, ["--debug", "report", "r"])
+    assert isinstance(result.exception, StoreError)
+
+
+def test_a_fault_of_the_program_is_not_hidden(stand_in: Callable[..., Calls]) -> None:
+    stand_in("app.report", "write_report", RuntimeError("a bug"))
+    assert isinstance(CliRunner().invoke(app, ["report", "r"]).exception, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["a.toml", "b.toml"], "at most one CONFIG.toml, and key=value; got a.toml, b.toml."),
+        (["users"], "at most one CONFIG.toml, and key=value; got users."),
+        (["usrs=3"], "got `usrs` on the command line. Did you mean `users`?"),
+        (["absent.toml"], "readable TOML file; got absent.toml"),
+    ],
+)
+def test_bad_settings_are_told_in_one_line(arguments: list[str], says: str) -> None:
+    code, error = call("run", *arguments)
+    assert code == 2
+    assert says in error and error.count("\n") == 1
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout.strip() == __version__
