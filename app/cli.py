@@ -127,9 +127,11 @@ def report(
 ) -> None:
     """Write report.json and report.html of a finished run anew, and print the summary."""
     with _one_line_errors(context):
+        from rich.console import Console
+
         from app.report import write_report
 
-        write_report(run_dir)
+        write_report(run_dir, console=Console())
 
 
 @app.command()

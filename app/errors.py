@@ -11,3 +11,7 @@ class ConfigError(AppError, ValueError):
 
 class StoreError(AppError, RuntimeError):
     """A run's folder, or a file in it, that cannot be read, written or gone on with."""
+
+
+class TalkError(AppError, ValueError):
+    """Something a person typed or pressed in a conversation that cannot be answered."""

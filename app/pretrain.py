@@ -1,17 +1,20 @@
 """`persona pretrain`: trains the embedded language model from film conversations and openly licensed dialogues."""
 
+import copy
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import nn
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from app.errors import StoreError
 from persona.data.dialogues import read_dialogues
+from persona.policy.device import resolve_device
 from persona.policy.tokenizer import train_tokenizer
 from persona.recipes.pretrain import PretrainConfig, build_model, pretrain, token_rows
 from simulators.world.conversations import SLOTS, film_conversations
@@ -19,6 +22,8 @@ from simulators.world.conversations import SLOTS, film_conversations
 Message = dict[str, str]
 
 _REAL_SHARE = 0.2
+_VOCABULARY = 4096
+_HELD_OUT_ROWS = 64
 _WISHES = (
     "comedy drama thriller horror romance western mystery animation adventure crime fantasy war musical funny sad "
     "tense warm dark light gentle wild scary slow happy"
@@ -28,37 +33,46 @@ _WISHES = (
 def main(
     dialogues: Path,
     out: Path,
-    config: PretrainConfig,
     *,
-    vocab_size: int = 4096,
+    minutes: float | None = None,
+    tokens: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
     console: Console | None = None,
 ) -> None:
     """Train a model and leave a Hugging Face folder in `out`, with its log beside it.
 
     Args:
         dialogues: Folder of dialogues as JSON lines; one in fifty is held out.
-        out: Folder to write; a stopped run with the same folder goes on where it was.
-        config: Shape and length.
-        vocab_size: Tokens of the tokenizer.
+        out: Folder to write.
+        minutes: Stop at the first evaluation after so long; `resume` goes on from there.
+        tokens: Tokens to train on in all; None takes the recipe's default.
+        seed: Draws weights, text and order.
+        resume: Whether `out` may hold a stopped training of the same settings.
         console: Where progress is shown.
+
+    Raises:
+        StoreError: `out` holds something and `resume` is False.
+        DataError: The dialogues cannot be read.
     """
-    torch.set_num_threads(max(1, torch.get_num_threads()))
+    config = PretrainConfig(seed=seed) if tokens is None else PretrainConfig(seed=seed, tokens=tokens)
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise StoreError(
+            f"--out must be an empty folder; got {out}, which is not. Pass --resume to go on, or choose another."
+        )
     real = list(read_dialogues(dialogues))
-    order = np.random.default_rng(config.seed).permutation(len(real))
-    held, kept = order[: len(real) // 50], order[len(real) // 50 :]
-    world = film_conversations(np.random.default_rng((config.seed, 1)), words=_WISHES)
-    sample = [m["content"] for i in kept[:20_000] for m in real[i]]
-    sample += [m["content"] for _ in range(20_000) for m in next(world)]
-    tokenizer = train_tokenizer(sample, vocab_size=vocab_size, slots=sorted(SLOTS))
+    order = np.random.default_rng(seed).permutation(len(real))
+    held, kept = ([real[i] for i in part] for part in np.split(order, [len(real) // 50]))
+    tokenizer = _fit_tokenizer(kept, seed)
     model = build_model(config, tokenizer)
     model.config.persona_slots = sorted(SLOTS)
     state = out / "state"
     state.mkdir(parents=True, exist_ok=True)
-    held_rows = _rows(_repeat([real[i] for i in held], config.seed), tokenizer, config, 64)
-    fresh = film_conversations(np.random.default_rng((config.seed, 2)), words=_WISHES)
-    held_out = {"dialogues": held_rows, "film": _rows(fresh, tokenizer, config, 64)}
-    stream = token_rows(_mixture([real[i] for i in kept], config.seed), tokenizer, config.context)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    fresh = film_conversations(np.random.default_rng((seed, 2)), words=_WISHES)
+    held_out = {
+        "dialogues": _rows(_repeat(held, seed), tokenizer, config),
+        "film": _rows(fresh, tokenizer, config),
+    }
     columns = (
         TextColumn("pre-training"),
         BarColumn(),
@@ -78,21 +92,31 @@ def main(
             progress.update(task, completed=row["tokens"], description=losses)
             _export(model, tokenizer, out)
 
-        pretrain(config, model, stream, held_out=held_out, state_folder=state, report=report, device=device)
-    shutil.rmtree(state)
+        pretrain(
+            config,
+            model,
+            token_rows(_mixture(kept, seed), tokenizer, config.context),
+            held_out=held_out,
+            state_folder=state,
+            report=report,
+            device=str(resolve_device("auto")),
+            minutes=minutes,
+        )
 
 
-def _export(model: torch.nn.Module, tokenizer: object, out: Path) -> None:
+def _fit_tokenizer(dialogues: Sequence[list[Message]], seed: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of equal shares of real dialogues and film conversations."""
+    world = film_conversations(np.random.default_rng((seed, 1)), words=_WISHES)
+    texts = [m["content"] for dialogue in dialogues[:20_000] for m in dialogue]
+    texts += [m["content"] for _ in range(20_000) for m in next(world)]
+    return train_tokenizer(texts, vocab_size=_VOCABULARY, slots=sorted(SLOTS))
+
+
+def _export(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path) -> None:
     """Write the model in bf16 as an ordinary Hugging Face folder."""
-    half = {
-        name: value.to(torch.bfloat16)
-        for name, value in model.state_dict().items()
-        if name != "lm_head.weight"
-    }
-    dtype = model.config.dtype
-    model.config.dtype = torch.bfloat16
-    model.save_pretrained(out, state_dict=half)
-    model.config.dtype = dtype
+    half = copy.deepcopy(model)
+    nn.Module.to(half, "cpu", torch.bfloat16)
+    half.save_pretrained(out)
     tokenizer.save_pretrained(out)
 
 
@@ -114,7 +138,7 @@ def _repeat(dialogues: Sequence[list[Message]], seed: int) -> Iterator[list[Mess
 
 
 def _rows(
-    conversations: Iterator[list[Message]], tokenizer: object, config: PretrainConfig, count: int
+    conversations: Iterator[list[Message]], tokenizer: PreTrainedTokenizerFast, config: PretrainConfig
 ) -> torch.Tensor:
-    rows: Iterator[NDArray[np.int64]] = token_rows(conversations, tokenizer, config.context)
-    return torch.from_numpy(np.stack([next(rows) for _ in range(count)]))
+    rows = token_rows(conversations, tokenizer, config.context)
+    return torch.from_numpy(np.stack([next(rows) for _ in range(_HELD_OUT_ROWS)]))

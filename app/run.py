@@ -4,18 +4,25 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.progress import TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from app.config import RunConfig
 from app.manifest import hash_files
 from app.pipeline.context import FILM_WORLD, RunContext
 from app.pipeline.conversations import talk_after, talk_before
+from app.pipeline.latent_map import draw_map
 from app.pipeline.measure import measure_run
 from app.pipeline.policy import train_first_policy
-from app.pipeline.preferences import learn_preferences
+from app.pipeline.preferences import ask_users, learn_preferences
 from app.pipeline.replies import sample_replies
 from app.pipeline.retrieval import train_retrieval
 from app.pipeline.rounds import learn, talk
@@ -59,19 +66,29 @@ def _plan(config: RunConfig) -> list[tuple[str, str, Work]]:
     rounds: list[tuple[str, str, Work]] = []
     for number in range(1, config.rounds + 1):
         rounds += [
-            (f"talk-{number}", f"Round {number}: learners talk, short turns are rewritten", partial(talk, number=number)),
-            (f"learn-{number}", f"Round {number}: policy, posteriors and retriever learn", partial(learn, number=number)),
+            (
+                f"talk-{number}",
+                f"Round {number}: talking, rewriting short turns",
+                partial(talk, number=number),
+            ),
+            (
+                f"learn-{number}",
+                f"Round {number}: policy, posteriors, retriever",
+                partial(learn, number=number),
+            ),
         ]
     return [
         ("world", "Opening the world", describe_world),
         ("retrieval", "Training and measuring retrieval", train_retrieval),
         ("replies", "Sampling replies of the base model", sample_replies),
+        ("choices", "Users choose between replies", ask_users),
         ("preferences", "Learning what users prefer", learn_preferences),
         ("before", "Unseen users talk with the untrained agent", talk_before),
         ("policy", "Training the conditioned policy", train_first_policy),
         *rounds,
         ("after", "Unseen users talk with the trained agent", talk_after),
         ("measure", "Measuring on unseen users and prompts", measure_run),
+        ("map", "Mapping the unseen users, sampling dialogues", draw_map),
     ]
 
 

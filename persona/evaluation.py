@@ -174,7 +174,8 @@ def calibration_error(scores: UserScores, seed: int) -> Measure:
 
     def error(counts: Values) -> Values:
         gap: Values = np.abs(counts @ scores.bin_gap).sum(1)
-        return gap / (counts @ scores.bin_count).sum(1)
+        total: Values = (counts @ scores.bin_count).sum(1)
+        return gap / total
 
     users = len(scores.users)
     resampled = np.concatenate([error(counts) for counts in _resamples(users, seed)])

@@ -44,7 +44,7 @@ class Condition:
 
     Attributes:
         latent: Posterior means. Shape (B, Z), float32; a row of zeros where absent.
-        direction: Preference directions over named attributes, norm at most 1. Shape (B, A), float32; zeros where absent.
+        direction: Directions over named attributes, norm at most 1; zeros where absent. Shape (B, A), float32.
         text: One description a row, None where absent; the policy puts it into the system message.
     """
 
@@ -84,7 +84,9 @@ class Condition:
     def select(self, rows: Sequence[int] | Tensor) -> "Condition":
         """The given rows, in the given order."""
         index = torch.as_tensor(rows, dtype=torch.long)
-        return Condition(self.latent[index], self.direction[index], tuple(self.text[i] for i in index.tolist()))
+        return Condition(
+            self.latent[index], self.direction[index], tuple(self.text[i] for i in index.tolist())
+        )
 
     @classmethod
     def concatenate(cls, parts: Sequence["Condition"]) -> "Condition":

@@ -20,7 +20,9 @@ TENSORS = "model.safetensors"
 MANIFEST = "model.json"
 
 
-def write_artefact(folder: Path, kind: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
+def write_artefact(
+    folder: Path, kind: str, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]
+) -> None:
     """Write a model folder.
 
     Args:
@@ -54,10 +56,14 @@ def read_artefact(folder: Path, kind: str) -> tuple[dict[str, Tensor], dict[str,
             "Save the model again."
         ) from err
     except ValueError as err:
-        raise ArtefactError(f"{folder / MANIFEST} must be valid JSON; got: {err}. Save the model again.") from err
+        raise ArtefactError(
+            f"{folder / MANIFEST} must be valid JSON; got: {err}. Save the model again."
+        ) from err
     if not isinstance(manifest, dict) or manifest.get("kind") != kind:
         got = manifest.get("kind") if isinstance(manifest, dict) else type(manifest).__name__
-        raise ArtefactError(f"{folder} must hold a model of kind {kind!r}; got {got!r}. Open the right folder.")
+        raise ArtefactError(
+            f"{folder} must hold a model of kind {kind!r}; got {got!r}. Open the right folder."
+        )
     if hashlib.sha256(blob).hexdigest() != manifest.get("sha256"):
         raise ArtefactError(
             f"{folder / TENSORS} must have the hash that {MANIFEST} names; it differs, so the folder is damaged or "

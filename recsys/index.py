@@ -155,7 +155,9 @@ def _drop(found: TopK, seen: Histories | None, allowed: Bools | None) -> TopK:
         blocked |= (levels_in(seen, rows.ravel(), found.items.ravel()) >= 0).reshape(blocked.shape)
     if allowed is not None:
         blocked |= ~np.broadcast_to(allowed, (len(rows), allowed.shape[-1]))[rows, found.items]
-    return TopK(np.where(blocked, -1, found.items), np.where(blocked, -np.inf, found.scores).astype(np.float32))
+    return TopK(
+        np.where(blocked, -1, found.items), np.where(blocked, -np.inf, found.scores).astype(np.float32)
+    )
 
 
 def _cut(found: TopK, k: int) -> TopK:

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from persona.policy.conditioned import ConditionedPolicy
@@ -106,5 +105,3 @@ class Recommender:
                 name = found[-1].lower()
                 return next(genre for genre in self._genres if genre.lower() == name)
         return None
-
-

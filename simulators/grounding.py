@@ -18,8 +18,8 @@ from simulators.types import ItemCard, Utterance
 _SLOT = re.compile(r"<([a-z]+)>")
 _ARTICLE = re.compile(r"\b([Aa]) (<[a-z]+>)")
 _NUMBER = re.compile(r"\b\d{2,4}\b")
-_NAME = re.compile(r"\b[A-Z][a-z'’-]+(?: [A-Z][a-z'’-]+)+")
-_SENTENCE_START = re.compile(r"(?:^|[.!?]\s+)\"?([A-Z][a-z'’-]+)")
+_NAME = re.compile(r"\b[A-Z][a-z'\u2019-]+(?: [A-Z][a-z'\u2019-]+)+")
+_SENTENCE_START = re.compile(r"(?:^|[.!?]\s+)\"?([A-Z][a-z'\u2019-]+)")
 
 
 def slot_values(card: ItemCard) -> dict[str, str]:

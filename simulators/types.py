@@ -26,7 +26,7 @@ class ItemCard:
     Attributes:
         item: Row of the item in its catalogue.
         title: Title as it must appear in a reply.
-        facts: Facts by name, such as year, genre, mood, era, pace, length, director, cast, plot; an unknown one is left out.
+        facts: Facts by name, such as year, genre, mood, director or plot; an unknown one is left out.
     """
 
     item: int

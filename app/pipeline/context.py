@@ -67,9 +67,8 @@ class RunContext:
     def world(self) -> World:
         """The film world, or the MovieLens folder that the configuration names."""
         if self.config.catalogue == FILM_WORLD:
-            return build_film_world(
-                self.config.films, self.config.users, seed=self.config.seed, impressions_per_user=self.config.impressions
-            )
+            films, users, shown = self.config.films, self.config.users, self.config.impressions
+            return build_film_world(films, users, seed=self.config.seed, impressions_per_user=shown)
         return open_movielens(Path(self.config.catalogue), None, seed=self.config.seed)
 
     @cached_property
@@ -110,5 +109,3 @@ class RunContext:
             earlier, later = own, self.world.later[self.world.later[USER].isin(users)]
         size = len(self.world.catalogue)
         return histories_from_log(earlier, users, size), histories_from_log(later, users, size)
-
-

@@ -1,4 +1,4 @@
-"""Stages "before" and "after": the unseen users talk with the untrained and with the trained agent, under the same luck."""
+"""Stages "before" and "after": unseen users talk with the untrained and the trained agent, under the same luck."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,7 +104,12 @@ def _per_user(run: RunContext, dialogues: Sequence[Dialogue]) -> dict[str, NDArr
     stars = [t.feedback.satisfaction for _, _, t in turns]
     satisfaction = np.bincount(owner, weights=stars, minlength=len(dialogues)) / count
     success = np.asarray([d.stop is StopReason.ACCEPTED for d in dialogues], dtype=np.float64)
-    return {"satisfaction": satisfaction, "utility": utility, "success_rate": success, "turns": count.astype(float)}
+    return {
+        "satisfaction": satisfaction,
+        "utility": utility,
+        "success_rate": success,
+        "turns": count.astype(float),
+    }
 
 
 def _by_turn(dialogues: Sequence[Dialogue], turns: int) -> list[dict[str, float]]:

@@ -69,9 +69,7 @@ def pool_pairs(
     )
 
 
-def score_options(
-    run: RunContext, pool: ReplyPool, options: np.ndarray, condition: Condition
-) -> np.ndarray:
+def score_options(run: RunContext, pool: ReplyPool, options: np.ndarray, condition: Condition) -> np.ndarray:
     """Learned worth of replies under each row's condition, latent and direction each in its own units.
 
     Args:
@@ -96,7 +94,7 @@ def score_options(
 
 
 def _draw_conditions(run: RunContext, pool: ReplyPool, count: int, rng: np.random.Generator) -> Condition:
-    """Latents of learners from 1.._MOST_SHOTS of their comparisons, and directions even over the sphere and the axes."""
+    """Latents of learners from 1.._MOST_SHOTS comparisons, and directions over the sphere and its axes."""
     users = rng.choice(run.groups.learners, count)
     table = load_comparisons(run).train
     profile = load_profile(run)
@@ -106,7 +104,9 @@ def _draw_conditions(run: RunContext, pool: ReplyPool, count: int, rng: np.rando
     with torch.inference_mode():
         latent = profile.encode(pairs._replace(difference=pairs.difference * mask[..., None], mask=mask)).mean
     sphere = rng.normal(size=(count, len(ATTRIBUTES)))
-    axes = np.eye(len(ATTRIBUTES))[rng.integers(len(ATTRIBUTES), size=count)] * rng.choice((-1, 1), (count, 1))
+    axes = np.eye(len(ATTRIBUTES))[rng.integers(len(ATTRIBUTES), size=count)] * rng.choice(
+        (-1, 1), (count, 1)
+    )
     drawn = np.where(rng.random((count, 1)) < 0.5, sphere, axes)
     direction = torch.from_numpy(drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).float()
     kind = torch.from_numpy(rng.random(count))[:, None]

@@ -1,4 +1,7 @@
-"""Stage "preferences": users compare replies; profiles learn from the learners and are measured on the unseen users."""
+"""Stages "choices" and "preferences": users compare replies; profiles learn, and are measured on unseen users.
+
+Only the first of the two asks the oracle; what learns and is measured sees nothing but choices.
+"""
 
 from pathlib import Path
 
@@ -6,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.files import read_tensors, write_arrays, write_json
+from app.files import read_json, read_tensors, write_arrays, write_json
 from app.pipeline.context import Ints, RunContext
 from app.pipeline.replies import ReplyPool, load_replies
 from persona.data.comparisons import ComparisonTable, context_pairs
@@ -21,40 +24,45 @@ from persona.evaluation import (
     score_users,
 )
 from persona.features import LENGTH_COLUMN, probe_attributes
+from persona.profiles import Profile
 from persona.profiles.hierarchical_bayes import fit_hierarchical_bayes, fit_length_rule
 from persona.profiles.latent import LatentProfile
 from persona.profiles.pooled import fit_pooled
 from persona.recipes.latent import LatentConfig, train_latent
-from persona.rewards.attributes import ATTRIBUTES
 
 CONTEXT_SIZES = (0, 2, 4, 8, 16)
 _TARGETS = 24
 
 
-def learn_preferences(run: RunContext, out: Path) -> None:
-    """Ask the users, fit every profile on the learners, and measure on unseen users and unseen prompts."""
+def ask_users(run: RunContext, out: Path) -> None:
+    """Let every user choose between replies, and note how well someone who knows the truth would predict it."""
     pool = load_replies(run)
     split = _ask_everyone(run, pool)
     write_arrays(
         out / "comparisons.safetensors",
         {name: np.stack([t.users, t.prompts, t.chosen, t.rejected]) for name, t in split._asdict().items()},
     )
-    features, seed = pool.features, run.seed("profiles")
+    target, oracle = split.target, run.world.oracle
+    gain = oracle.reply_utility(target.users, pool.attributes[target.chosen])
+    gain -= oracle.reply_utility(target.users, pool.attributes[target.rejected])
+    write_json(out / "ceiling.json", oracle_accuracy(target, gain).tolist())
+
+
+def learn_preferences(run: RunContext, out: Path) -> None:
+    """Fit every profile on the learners' choices; measure on unseen users and unseen prompts."""
+    features, seed = load_replies(run).features, run.seed("profiles")
+    split = load_comparisons(run)
     profile = train_latent(split.train, features, LatentConfig(latent_dim=run.config.latent_dim), seed=seed)
     run.tell(2, 4)
-    profiles = {
+    profiles: dict[str, Profile] = {
         "pooled": fit_pooled(split.train, features, seed=seed),
         "length_only": fit_length_rule(split.train, features, LENGTH_COLUMN, seed=seed),
         "hierarchical_bayes": fit_hierarchical_bayes(split.train, features, seed=seed),
         "vpl": profile,
     }
     run.tell(3, 4)
-    measures = evaluate_preferences(
-        profiles, split.context, split.target, features, ks=CONTEXT_SIZES, seed=run.seed("preference contexts")
-    )
-    report = _summary(run, pool, split, profile, measures)
     profile.save(out)
-    write_json(out / "preferences.json", report)
+    write_json(out / "preferences.json", _measure(run, split, profiles))
 
 
 def load_profile(run: RunContext) -> LatentProfile:
@@ -64,7 +72,7 @@ def load_profile(run: RunContext) -> LatentProfile:
 
 def load_comparisons(run: RunContext) -> PreferenceSplit:
     """Who chose what: learners on training prompts, unseen users as context, unseen users on unseen prompts."""
-    saved = read_tensors(run.stage("preferences") / "comparisons.safetensors")
+    saved = read_tensors(run.stage("choices") / "comparisons.safetensors")
     return PreferenceSplit(*(ComparisonTable(*saved[name].numpy()) for name in PreferenceSplit._fields))
 
 
@@ -104,40 +112,41 @@ def _ask(
     return ComparisonTable(who, asked, np.where(likes_a, a, b), np.where(likes_a, b, a))
 
 
-def _summary(
-    run: RunContext,
-    pool: ReplyPool,
-    split: PreferenceSplit,
-    profile: LatentProfile,
-    measures: dict[str, dict[str, dict[str, dict[str, object]]]],
-) -> dict[str, object]:
+def _measure(run: RunContext, split: PreferenceSplit, profiles: dict[str, Profile]) -> dict[str, object]:
     """The report's part on preferences: accuracies, the paired gaps that matter, and collapse diagnostics."""
-    seed, features = run.seed("preference contexts"), pool.features
-    target = split.target
-    oracle = run.world.oracle
-    gain = oracle.reply_utility(target.users, pool.attributes[target.chosen])
-    gain -= oracle.reply_utility(target.users, pool.attributes[target.rejected])
-    ceiling = oracle_accuracy(target, gain)
-    accuracy: dict[str, object] = {
-        "pooled": measures["pooled"]["k0"]["accuracy"],
-        "length_only": measures["length_only"]["k8"]["accuracy"],
-        "oracle": bootstrap_mean(ceiling, seed),
-        **{name: {k: m["accuracy"] for k, m in measures[name].items()} for name in ("hierarchical_bayes", "vpl")},
+    pool, seed = load_replies(run), run.seed("preference contexts")
+    features, vpl = pool.features, profiles["vpl"]
+    measures = evaluate_preferences(
+        profiles, split.context, split.target, features, ks=CONTEXT_SIZES, seed=seed
+    )
+    ceiling = np.asarray(read_json(run.stage("choices") / "ceiling.json"))
+    at_8 = {
+        name: score_users(profiles[name], split.context, split.target, features, k=8, seed=seed).accuracy
+        for name in ("vpl", "hierarchical_bayes")
     }
-    own = score_users(profile, split.context, target, features, k=8, seed=seed).accuracy
-    gaps = {
-        "vpl_over_pooled": measures["vpl"]["k8"]["over_baseline"],
-        "oracle_over_vpl": paired_difference(ceiling, own, seed),
-    }
-    vpl, pooled = measures["vpl"]["k8"]["accuracy"]["value"], measures["pooled"]["k0"]["accuracy"]["value"]
+    pooled, reached = (
+        measures[name][k]["accuracy"]["value"] for name, k in (("pooled", "k0"), ("vpl", "k8"))
+    )
     return {
-        "accuracy": accuracy,
-        "gaps_at_k8": gaps,
-        "gap_closed": (vpl - pooled) / (float(ceiling.mean()) - pooled),
-        "active_units": active_units(profile, split.context, features, k=8, seed=seed),
-        "context_shuffle_gap": context_shuffle_gap(profile, split.context, target, features, k=8, seed=seed),
-        "details": measures,
-        "attribute_r2": dict(
-            zip(ATTRIBUTES, probe_attributes(features, torch.from_numpy(pool.attributes).float(), seed=seed), strict=True)
+        "accuracy": {
+            "pooled": measures["pooled"]["k0"]["accuracy"],
+            "length_only": measures["length_only"]["k8"]["accuracy"],
+            "oracle": bootstrap_mean(ceiling, seed),
+            **{
+                name: {k: figures["accuracy"] for k, figures in measures[name].items()}
+                for name in ("hierarchical_bayes", "vpl")
+            },
+        },
+        "gaps_at_k8": {
+            "vpl_over_pooled": measures["vpl"]["k8"]["over_baseline"],
+            "vpl_over_hierarchical_bayes": paired_difference(at_8["vpl"], at_8["hierarchical_bayes"], seed),
+            "oracle_over_vpl": paired_difference(ceiling, at_8["vpl"], seed),
+        },
+        "gap_closed": (reached - pooled) / (float(ceiling.mean()) - pooled),
+        "active_units": active_units(vpl, split.context, features, k=8, seed=seed),
+        "context_shuffle_gap": context_shuffle_gap(
+            vpl, split.context, split.target, features, k=8, seed=seed
         ),
+        "details": measures,
+        "attribute_r2": probe_attributes(features, pool.attributes, seed=seed),
     }

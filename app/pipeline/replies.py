@@ -63,7 +63,7 @@ def sample_replies(run: RunContext, out: Path) -> None:
     config, catalogue = run.config, run.world.catalogue
     rng = run.rng("replies")
     askers = rng.choice(run.groups.learners, config.prompts)
-    openings = open_dialogues(run.world.oracle, run.chat, askers, seed=run.seed("reply openings"))
+    openings = open_dialogues(run.world.oracle, run.chat, askers.tolist(), seed=run.seed("reply openings"))
     items = run.world.log["item_id"].to_numpy()[rng.integers(len(run.world.log), size=config.prompts)]
     cards = [catalogue.card(int(item)) for item in items]
     slots = run.language_model.slots

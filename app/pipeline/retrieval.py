@@ -11,7 +11,7 @@ from recsys.models.popularity import Popularity
 from recsys.recipes.ease import train as train_ease
 from recsys.recipes.evaluate import evaluate_retrievers
 from recsys.recipes.gnolr import train as train_gnolr
-from recsys.types import histories_from_log
+from recsys.types import Retriever, histories_from_log
 
 RELEVANT_LEVEL = 2
 
@@ -29,7 +29,7 @@ def train_retrieval(run: RunContext, out: Path) -> None:
         report=lambda row: run.tell(int(row["epoch"]), 12),
     )
     histories = histories_from_log(log, np.unique(log[USER]), size)
-    models = {
+    models: dict[str, Retriever] = {
         "gnolr": gnolr,
         "ease": train_ease(histories, seed=run.seed("ease")),
         "popularity": Popularity.fit(histories),

@@ -85,7 +85,9 @@ def talk(run: RunContext, out: Path, *, number: int) -> None:
         out / "talk.json",
         {"dialogues": [dialogue_to_json(d) for d in dialogues], "pairs": pairs, "fell_short": fell_short},
     )
-    write_arrays(out / "condition.safetensors", {"latent": condition.latent, "direction": condition.direction})
+    write_arrays(
+        out / "condition.safetensors", {"latent": condition.latent, "direction": condition.direction}
+    )
 
 
 def learn(run: RunContext, out: Path, *, number: int) -> None:
@@ -160,17 +162,22 @@ def _train_on_rewrites(
     )
 
 
-def _compare_rewrites(run: RunContext, policy: ConditionedPolicy, lessons: Lessons) -> dict[str, torch.Tensor]:
+def _compare_rewrites(
+    run: RunContext, policy: ConditionedPolicy, lessons: Lessons
+) -> dict[str, torch.Tensor]:
     """Every accepted rewrite as a comparison of its user: whose, and features(rewrite) - features(original)."""
     featurizer = load_featurizer(run)
     conversations = [pair[1] for pair in lessons.pairs]
-    sides = []
-    for place in (2, 3):
-        raw = [pair[place] for pair in lessons.pairs]
-        sides.append(featurizer.transform(raw, policy.hidden_states(conversations, raw)) if raw else torch.zeros(0, featurizer.dim))
+
+    def features(raw: list[str]) -> torch.Tensor:
+        if not raw:
+            return torch.zeros(0, featurizer.dim)
+        return featurizer.transform(raw, policy.hidden_states(conversations, raw))
+
+    gained = features([pair[2] for pair in lessons.pairs]), features([pair[3] for pair in lessons.pairs])
     users = torch.tensor([lessons.dialogues[pair[0]].user for pair in lessons.pairs], dtype=torch.int64)
     profile = load_profile(run)
-    return {"users": users, "difference": profile.lift(sides[0]) - profile.lift(sides[1])}
+    return {"users": users, "difference": profile.lift(gained[0]) - profile.lift(gained[1])}
 
 
 def _rewrite_pairs(run: RunContext, users: np.ndarray, number: int) -> ContextPairs:

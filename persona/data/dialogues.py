@@ -28,9 +28,12 @@ def read_dialogues(folder: Path) -> Iterator[list[Message]]:
             if path.suffix == ".gz"
             else path.open(encoding="utf-8") as lines
         ):
-            for number, line in enumerate(lines, start=1):
-                if len(messages := _messages(line, path, number)) > 1:
-                    yield messages
+            try:
+                for number, line in enumerate(lines, start=1):
+                    if len(messages := _messages(line, path, number)) > 1:
+                        yield messages
+            except UnicodeDecodeError as err:
+                raise DataError(f"{path.name} must be UTF-8; got {err.reason}. Convert the file.") from err
 
 
 def _messages(line: str, path: Path, number: int) -> list[Message]:
@@ -38,7 +41,7 @@ def _messages(line: str, path: Path, number: int) -> list[Message]:
         row = json.loads(line)
         turns = row.get("messages") or row.get("turns") or row.get("conversation")
         said = [_text(turn) for turn in turns]
-    except (ValueError, AttributeError, TypeError, StopIteration) as err:
+    except (ValueError, AttributeError, TypeError, LookupError) as err:
         raise DataError(
             f"{path.name}, line {number}: a dialogue must be a JSON object with `messages`, `turns` or `conversation`; "
             f"got {line[:60]!r}. Mend or remove the line."
@@ -51,4 +54,5 @@ def _text(turn: str | dict[str, str]) -> str:
     if isinstance(turn, str):
         head, separator, tail = turn.partition(": ")
         return (tail if separator and head.startswith("User ") else turn).strip()
-    return next(turn[key] for key in ("content", "message", "text") if key in turn).strip()
+    key = next((key for key in ("content", "message") if key in turn), "text")
+    return turn[key].strip()

@@ -1,4 +1,4 @@
-"""Direct preference optimisation of a policy against a reference, on single replies and on whole dialogues."""
+"""Direct preference optimisation of a policy against a reference, on replies and on whole dialogues."""
 
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ def dpo_loss(
 ) -> Tensor:
     """Negative log-likelihood that the chosen reply is preferred, by implicit rewards.
 
-    -log sigmoid(beta * [(policy_chosen - ref_chosen) - (policy_rejected - ref_rejected)]), in its stable form.
+    -log sigmoid(beta * [(policy_chosen - ref_chosen) - (policy_rejected - ref_rejected)]), stably.
 
     Args:
         policy_chosen: log p of the chosen reply under the policy, in nats. Shape (B,).
@@ -61,9 +61,10 @@ def dpo_loss(
 def multi_turn_dpo_loss(chosen: TurnLogProbs, rejected: TurnLogProbs, *, beta: float) -> Tensor:
     """DPO on dialogues: implicit rewards are summed over the policy's own turns, and over nothing else.
 
-    -log sigmoid(beta * [sum_h log(pi / ref)(chosen turn h) - sum_h log(pi / ref)(rejected turn h)]). What the user says
-    has no term, so its likelihood is never trained. This is exact where the other side answers deterministically; a
-    simulated user should therefore be re-run under the same random numbers for both dialogues of a pair.
+    -log sigmoid(beta * [sum_h log(pi / ref)(chosen turn h) - sum_h log(pi / ref)(rejected turn h)]). What the
+    user says has no term, so its likelihood is never trained. This is exact where the other side answers
+    deterministically; a simulated user should therefore be re-run under the same random numbers for both
+    dialogues of a pair.
 
     Args:
         chosen: Turns of the preferred dialogues. Shapes (B, H).
@@ -76,8 +77,8 @@ def multi_turn_dpo_loss(chosen: TurnLogProbs, rejected: TurnLogProbs, *, beta: f
     Raises:
         ShapeError: The parts of one side differ in shape, or the sides in their number of rows.
 
-    Source: Xiong et al. (2024), "Building Math Agents with Multi-Turn Iterative Preference Learning", arXiv 2409.02392,
-    M-DPO.
+    Source: Xiong et al. (2024), "Building Math Agents with Multi-Turn Iterative Preference Learning", arXiv
+    2409.02392, M-DPO.
     """
     sides = [_sum_turns(side) for side in (chosen, rejected)]
     return dpo_loss(sides[0][0], sides[1][0], sides[0][1], sides[1][1], beta)
@@ -87,7 +88,8 @@ def _sum_turns(side: TurnLogProbs) -> tuple[Tensor, Tensor]:
     shapes = [tuple(x.shape) for x in side]
     if len(set(shapes)) != 1 or side.mask.ndim != 2:
         raise ShapeError(
-            f"`policy`, `reference` and `mask` must have one shape (B, H); got {shapes}. Pad missing turns and mask them."
+            f"`policy`, `reference` and `mask` must have one shape (B, H); got {shapes}. Pad missing turns "
+            "and mask them."
         )
     nothing = torch.zeros((), dtype=side.policy.dtype, device=side.policy.device)
     policy, reference = (torch.where(side.mask, x, nothing).sum(1) for x in (side.policy, side.reference))

@@ -1,4 +1,4 @@
-"""Supervised learning of replies: the negative log-likelihood of the tokens that a policy should have chosen."""
+"""Supervised learning of replies: the negative log-likelihood of the tokens that a policy should choose."""
 
 from torch import Tensor
 
@@ -25,7 +25,7 @@ def sft_loss(log_probs: Tensor, mask: Tensor) -> Tensor:
     """
     if log_probs.shape != mask.shape:
         raise ShapeError(
-            f"`log_probs` and `mask` must have one shape; got {tuple(log_probs.shape)} and {tuple(mask.shape)}. Take both "
-            "from one call of `token_log_probs`."
+            f"`log_probs` and `mask` must have one shape; got {tuple(log_probs.shape)} and "
+            f"{tuple(mask.shape)}. Take both from one call of `token_log_probs`."
         )
     return -log_probs.masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp(min=1)

@@ -1,4 +1,4 @@
-"""How a conditioned policy lies on disk: an ordinary PEFT folder, the gate in safetensors, and JSON that binds them."""
+"""How a conditioned policy lies on disk: a PEFT folder, the gate in safetensors, and JSON that binds them."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ GATE_CARD = "gate.json"
 
 
 class GateCard(BaseModel):
-    """What `gate.json` says: the gate's sizes, the adapted modules in order, and SHA-256 of the other files."""
+    """What `gate.json` says: the gate's sizes, the adapted modules in order, SHA-256 of the other files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,8 +56,9 @@ class SavedGate:
         if tuple(modules) != card.modules:
             other = sorted(set(modules) ^ set(card.modules))[:3]
             raise ModelError(
-                f"A policy must be loaded onto the base model that it was trained on; {len(modules)} adapted modules "
-                f"stand against {len(card.modules)} saved ones, differing in {other}. Load that base model first."
+                f"A policy must be loaded onto the base model that it was trained on; {len(modules)} adapted "
+                f"modules stand against {len(card.modules)} saved ones, differing in {other}. Load that base "
+                "model first."
             )
         gate = RankGate(
             card.latent_dim,
@@ -110,21 +111,22 @@ def read_gate(folder: Path) -> SavedGate:
     """
     if missing := [n for n in (*ADAPTER_FILES, GATE_WEIGHTS, GATE_CARD) if not (folder / n).is_file()]:
         raise ModelError(
-            f"A policy folder must hold adapter and gate; {str(folder)!r} lacks {missing}. Save the policy again."
+            f"A policy folder must hold adapter and gate; {str(folder)!r} lacks {missing}. Save the policy "
+            "again."
         )
     try:
         content: Any = json.loads((folder / GATE_CARD).read_text(encoding="utf-8"))
         card = GateCard.model_validate(content)
     except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as err:
         raise ModelError(
-            f"{GATE_CARD} must describe a gate; that in {str(folder)!r} does not ({type(err).__name__}). Save the "
-            "policy again."
+            f"{GATE_CARD} must describe a gate; that in {str(folder)!r} does not ({type(err).__name__}). "
+            "Save the policy again."
         ) from err
     names = (*ADAPTER_FILES, GATE_WEIGHTS)
     if changed := [name for name in names if card.sha256.get(name) != _sha256(folder / name)]:
         raise ModelError(
-            f"The files of a policy must be those that were saved together; in {str(folder)!r} {changed} changed since. "
-            "Save the policy again."
+            f"The files of a policy must be those that were saved together; in {str(folder)!r} {changed} "
+            "changed since. Save the policy again."
         )
     return SavedGate(card, load_file(folder / GATE_WEIGHTS))
 

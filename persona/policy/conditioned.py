@@ -1,8 +1,8 @@
 """One policy for every user: a frozen language model, one LoRA, and a gate that a row's condition drives.
 
-The base model is never changed: the adapted model is a second tree of modules that shares the base's weights, so the
-reference of a preference objective is the base itself. Rows are sorted by length into micro-batches and returned in the
-order given.
+The base model is never changed: the adapted model is a second tree of modules that shares the base's weights,
+so the reference of a preference objective is the base itself. Rows are sorted by length into micro-batches
+and returned in the order given.
 
 Shape letters: B rows, T tokens, H turns, Z latent, A named attributes, M adapted modules, r LoRA rank.
 """
@@ -11,11 +11,12 @@ import copy
 import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from persona.errors import ModelError, ShapeError
 from persona.policy.checkpoint import read_gate, write_policy
@@ -26,6 +27,7 @@ from persona.policy.scoring import policy_log_probs, policy_mask, score_by_lengt
 from persona.types import Condition, Conversation
 
 TokenLogProbs: TypeAlias = tuple[Tensor, Tensor]
+
 
 class ConditionedPolicy:
     """Generates and scores replies, with a different user in every row of a batch.
@@ -47,12 +49,14 @@ class ConditionedPolicy:
         ranks = {int(module.weight.shape[0]) for module in down.values()}
         if len(down) != gate.modules_gated or ranks != {gate.rank}:
             raise ModelError(
-                f"The gate must fit the adapter; got a gate for {gate.modules_gated} modules of rank {gate.rank} and an "
-                f"adapter of {len(down)} modules of rank {sorted(ranks)}. Load the gate saved beside this adapter."
+                f"The gate must fit the adapter; got a gate for {gate.modules_gated} modules of rank "
+                f"{gate.rank} and an adapter of {len(down)} modules of rank {sorted(ranks)}. Load the gate "
+                "saved beside this adapter."
             )
         self.language_model = language_model
         self.peft_model = peft_model.eval()
         self.gate = gate.to(language_model.device)
+        self._adapted = cast(PreTrainedModel, peft_model.get_base_model())
         self._hooks = GateHooks(list(down.values()))
 
     @classmethod
@@ -79,13 +83,17 @@ class ConditionedPolicy:
         config = LoraConfig(
             task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules="all-linear"
         )
-        with torch.random.fork_rng(devices=[]):  # PEFT draws from the global state, whose draws are replaced below
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # PEFT draws from the global state, whose draws are replaced below
             peft_model = get_peft_model(_sharing_copy(language_model.model), config)
         peft_model.peft_config["default"].base_model_name_or_path = language_model.name
         generator = torch.Generator().manual_seed(seed)
         down = _down_projections(peft_model)
         for module in down.values():
-            bound = math.sqrt(1 / module.weight.shape[1])  # PEFT's own range: Kaiming uniform with a = sqrt(5)
+            bound = math.sqrt(
+                1 / module.weight.shape[1]
+            )  # PEFT's own range: Kaiming uniform with a = sqrt(5)
             drawn = (2 * torch.rand(module.weight.shape, generator=generator) - 1) * bound
             module.weight.data.copy_(drawn)
         gate = RankGate(
@@ -110,7 +118,8 @@ class ConditionedPolicy:
     def save(self, folder: str | Path) -> None:
         """Write an ordinary PEFT folder, which is the average user, and the gate beside it.
 
-        Files are replaced one by one, each whole; the gate's JSON comes last and holds the hashes of the others.
+        Files are replaced one by one, each whole; the gate's JSON comes last and holds the hashes of the
+        others.
         """
         write_policy(Path(folder), self.peft_model, self.gate, list(_down_projections(self.peft_model)))
 
@@ -141,15 +150,11 @@ class ConditionedPolicy:
     ) -> list[str]:
         """One reply to each conversation, in its own user's way.
 
-        Args:
-            conversations: B conversations that end with a message to be answered.
-            condition: One row a conversation; None is the average user in every row.
-            seeds: One seed a conversation, see `sample_tokens`.
-            max_new_tokens: Most tokens in a reply.
-            temperature: 0 takes the most likely token.
-            top_p: Share of probability kept.
-            banned: For each conversation, slots that its reply must not contain, such as facts that are not known;
-                names that the model has no slot for are left out.
+        Args: conversations: B conversations that end with a message to be answered. condition: One row a
+            conversation; None is the average user in every row. seeds: One seed a conversation, see
+            `sample_tokens`. max_new_tokens: Most tokens in a reply. temperature: 0 takes the most likely
+            token. top_p: Share of probability kept. banned: For each conversation, slots that its reply must
+            not contain, such as facts that are not known; names that the model has no slot for are left out.
 
         Returns:
             Raw replies: slots are still to be filled.
@@ -173,7 +178,7 @@ class ConditionedPolicy:
 
         with self._hooks.using(None):
             replies = sample_tokens(
-                self.peft_model.get_base_model(),
+                self._adapted,
                 prompts,
                 sampling,
                 seeds=seeds,
@@ -185,7 +190,10 @@ class ConditionedPolicy:
         return [model.decode(reply) for reply in replies]
 
     def encode_replies(
-        self, conversations: Sequence[Conversation], replies: Sequence[str], condition: Condition | None = None
+        self,
+        conversations: Sequence[Conversation],
+        replies: Sequence[str],
+        condition: Condition | None = None,
     ) -> list[TokenRow]:
         """Token rows of replies to conversations, text conditions included.
 
@@ -195,16 +203,19 @@ class ConditionedPolicy:
         """
         if len(replies) != len(conversations):
             raise ShapeError(
-                f"`replies` must have one entry for each of the {len(conversations)} conversations; got {len(replies)}. "
-                "Repeat the conversation to score several replies."
+                f"`replies` must have one entry for each of the {len(conversations)} conversations; got "
+                f"{len(replies)}. Repeat the conversation to score several replies."
             )
         told = self._with_text(conversations, condition)
         return [self.language_model.encode_reply(c, reply) for c, reply in zip(told, replies, strict=True)]
 
     def log_probs(
-        self, conversations: Sequence[Conversation], replies: Sequence[str], condition: Condition | None = None
+        self,
+        conversations: Sequence[Conversation],
+        replies: Sequence[str],
+        condition: Condition | None = None,
     ) -> Tensor:
-        """log p(reply | conversation, user) in nats, the end token included. Shape (B,), float32, differentiable.
+        """Log p(reply | conversation, user) in nats, end token included; shape (B,), differentiable.
 
         Raises:
             ShapeError: There is not one reply, or not one condition, for each conversation.
@@ -213,7 +224,7 @@ class ConditionedPolicy:
         return self.sequence_log_probs(self.encode_replies(conversations, replies, condition), condition)
 
     def sequence_log_probs(self, rows: Sequence[TokenRow], condition: Condition | None = None) -> Tensor:
-        """Sum of log-probabilities over each row's policy tokens. Shape (B,), float32, nats, differentiable."""
+        """Log-probability of each row's policy tokens together, in nats; shape (B,), differentiable."""
         return self.token_log_probs(rows, condition)[0].sum(1)
 
     def token_log_probs(self, rows: Sequence[TokenRow], condition: Condition | None = None) -> TokenLogProbs:
@@ -223,20 +234,19 @@ class ConditionedPolicy:
             rows: B rows. The vector parts of `condition` gate them; its texts must already be in the tokens.
             condition: One row a row; None is the average user.
 
-        Returns:
-            Nats, zero where not a policy token, and the mask of policy tokens. Both (B, N), N being the largest number
-            of policy tokens in a row, which are packed to the left; float32 (differentiable) and bool.
+        Returns: Nats, zero where not a policy token, and the mask of policy tokens. Both (B, N), N being the
+            largest number of policy tokens in a row, which are packed to the left; float32 (differentiable)
+            and bool.
 
         Raises:
             ShapeError: `condition` has not one row for each row.
         """
         multipliers = self._multipliers(condition, len(rows))
-        model = self.peft_model.get_base_model()
 
         def score(index: list[int]) -> Tensor:
             chosen = None if multipliers is None else multipliers[:, index]
             with self._hooks.using(chosen):
-                return policy_log_probs(model, [rows[i] for i in index])
+                return policy_log_probs(self._adapted, [rows[i] for i in index])
 
         return score_by_length(rows, score, self.device), policy_mask(rows, self.device)
 
@@ -262,7 +272,7 @@ class ConditionedPolicy:
             ModelError: A conversation does not fit the model's window.
         """
         rows = self.encode_replies(conversations, replies)
-        body = self.language_model.model.base_model
+        body: nn.Module = self.language_model.model.base_model
 
         def pool(index: list[int]) -> Tensor:
             ids, mask = pad_left([rows[i].ids for i in index], self.device)
@@ -270,7 +280,7 @@ class ConditionedPolicy:
             options = {"position_ids": positions_of(mask)} if "position_ids" in forward_options(body) else {}
             hidden = body(input_ids=ids, attention_mask=mask, **options).last_hidden_state.float()
             weight = policy.float() / policy.sum(1, keepdim=True)
-            return (weight.unsqueeze(1) @ hidden).squeeze(1)
+            return torch.einsum("bt,bth->bh", weight, hidden)
 
         with torch.no_grad():
             return score_by_length(rows, pool, self.device).cpu()
@@ -322,4 +332,4 @@ def _sharing_copy(model: nn.Module) -> nn.Module:
 def _down_projections(peft_model: PeftModel) -> dict[str, nn.Linear]:
     """The LoRA's down-projections by module name, sorted, which is the gate's M axis."""
     found = {n: m for n, m in peft_model.named_modules() if n.endswith("lora_A.default")}
-    return {name: found[name] for name in sorted(found)}  # type: ignore[misc]
+    return {name: found[name] for name in sorted(found)}

@@ -23,16 +23,17 @@ def resolve_device(device: str = "auto") -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as err:
         raise ModelError(
-            f"`device` must be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}. Use 'auto' to take what is there."
+            f"`device` must be 'auto', 'cpu', 'cuda' or 'cuda:N'; got {device!r}. Use 'auto' to take what is "
+            "there."
         ) from err
     if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
         raise ModelError(
-            f"`device` must exist on this machine; got {device!r} with {torch.cuda.device_count()} visible GPUs. "
-            "Use 'auto' or 'cpu'."
+            f"`device` must exist on this machine; got {device!r} with {torch.cuda.device_count()} visible "
+            "GPUs. Use 'auto' or 'cpu'."
         )
     return chosen
 
 
 def default_dtype(device: torch.device) -> torch.dtype:
-    """Number format of frozen weights: bfloat16 on a GPU, float32 elsewhere, where bits must not depend on kernels."""
+    """Number format of frozen weights: bfloat16 on a GPU, float32 elsewhere."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32

@@ -1,5 +1,4 @@
-"""How a condition drives one LoRA that all users share: every rank of every adapted layer is scaled, row by
-row.
+"""How a condition drives one LoRA that all users share: every rank of every layer is scaled, row by row.
 
 A LoRA layer adds `B (A x)` to the frozen layer's output; here it adds `B (g * A x)`, where the multiplier g
 of shape (r,) belongs to the row's user and comes from a small network of that user's condition. The network
@@ -147,8 +146,7 @@ class GateHooks:
         return scale_ranks
 
     def set(self, multipliers: Tensor | None) -> None:
-        """Use these multipliers, of shape (M, B, 1, r), from the next forward pass on; None ungates every
-        row."""
+        """Use these multipliers, of shape (M, B, 1, r), from now on; None ungates every row."""
         self._current = None if multipliers is None else tuple(multipliers.unbind(0))
 
     @contextmanager

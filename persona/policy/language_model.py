@@ -1,8 +1,8 @@
-"""A frozen chat model with its tokenizer: how conversations become tokens, and which tokens a policy answers for.
+"""A frozen chat model with its tokenizer: how conversations become tokens, and which are the policy's.
 
-Any causal language model of transformers fits, with or without a chat template. Every message of the assistant is
-tokenised by itself and ends with the same end token, so that the tokens of a prompt are a prefix of the tokens of prompt
-plus reply, and those of a dialogue a prefix of the dialogue continued.
+Any causal language model of transformers fits, with or without a chat template. Every message of the
+assistant is tokenised by itself and ends with the same end token, so that the tokens of a prompt are a prefix
+of the tokens of prompt plus reply, and those of a dialogue a prefix of the dialogue continued.
 """
 
 import re
@@ -21,11 +21,12 @@ from persona.policy.device import default_dtype, resolve_device
 from persona.types import Conversation, Message
 
 PLAIN_TEMPLATE = (
-    "{{ bos_token if bos_token else '' }}{% for message in messages %}{{ message['role'] | capitalize }}:\n"
-    "{{ message['content'] }}{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n{% endfor %}"
+    "{{ bos_token if bos_token else '' }}{% for message in messages %}"
+    "{{ message['role'] | capitalize }}:\n{{ message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n\n{% endfor %}"
     "{% if add_generation_prompt %}Assistant:\n{% endif %}"
 )
-"""Stands in for a missing chat template: a role line, the content, an empty line; a reply ends with the end token."""
+"""Stands in for a missing chat template: role line, content, empty line; a reply ends with the end token."""
 
 DEFAULT_WINDOW = 2048
 """Tokens that a model is taken to read when its configuration does not say."""
@@ -50,16 +51,13 @@ class TokenRow(NamedTuple):
 class LanguageModel:
     """A frozen causal language model and all that is known about its tokens.
 
-    Attributes:
-        name: As the caller named it: "nano", an id or a folder.
-        model: In evaluation mode, no parameter trainable.
-        tokenizer: Its tokenizer.
-        template: Chat template to use in place of the tokenizer's own, which it lacks; None otherwise.
-        slots: Names such as "<title>" that the model writes where a fact belongs; empty for a model that writes facts.
-        end_token: Id that ends a reply.
-        stop_tokens: Ids at which generation stops, the end token among them.
-        window: Most tokens that the model reads.
-        folds_system: True if its template refuses system messages, which then open the first user message.
+    Attributes: name: As the caller named it: "nano", an id or a folder. model: In evaluation mode, no
+        parameter trainable. tokenizer: Its tokenizer. template: Chat template to use in place of the
+        tokenizer's own, which it lacks; None otherwise. slots: Names such as "<title>" that the model writes
+        where a fact belongs; empty for a model that writes facts. end_token: Id that ends a reply.
+        stop_tokens: Ids at which generation stops, the end token among them. window: Most tokens that the
+        model reads. folds_system: True if its template refuses system messages, which then open the first
+        user message.
     """
 
     name: str
@@ -84,13 +82,13 @@ class LanguageModel:
         template = None if tokenizer.chat_template else PLAIN_TEMPLATE
         if tokenizer.eos_token is None:
             raise ModelError(
-                f"The tokenizer must name the token that ends a reply; that of {name!r} has no `eos_token`. Add it to "
-                "tokenizer_config.json."
+                f"The tokenizer must name the token that ends a reply; that of {name!r} has no `eos_token`. "
+                "Add it to tokenizer_config.json."
             )
         slots = frozenset(getattr(model.config, "persona_slots", None) or ())
         _check_slots(slots, tokenizer, name)
-        special = sorted(set(tokenizer.all_special_tokens), key=len, reverse=True)
-        end = _find_end_token(tokenizer, template)
+        special = _special_tokens(tokenizer)
+        end = _find_end_token(tokenizer, template, special)
         generation = getattr(model, "generation_config", None)
         declared = getattr(generation, "eos_token_id", None)
         more = declared if isinstance(declared, list) else [] if declared is None else [declared]
@@ -104,7 +102,7 @@ class LanguageModel:
             stop_tokens=frozenset([end, tokenizer.eos_token_id, *more]),
             window=int(getattr(model.config, "max_position_embeddings", None) or DEFAULT_WINDOW),
             folds_system=not _takes_system(tokenizer, template),
-            _special=re.compile("|".join(map(re.escape, [*special, _MARK]))),
+            _special=re.compile("|".join(map(re.escape, [*sorted(special, key=len, reverse=True), _MARK]))),
         )
 
     @property
@@ -117,8 +115,9 @@ class LanguageModel:
     ) -> list[int]:
         """Tokens of a conversation, of its newest part if it is longer than the window.
 
-        Whole messages are left out, the oldest first, system messages after all others, the last one never. Special
-        tokens written inside a message are removed from it, so that no message can pretend to be another.
+        Whole messages are left out, the oldest first, system messages after all others, the last one never.
+        Special tokens written inside a message are removed from it, so that no message can pretend to be
+        another.
 
         Args:
             conversation: Messages with keys `role` and `content`.
@@ -131,7 +130,7 @@ class LanguageModel:
         return list(self._encode_rows(conversation, add_generation_prompt, reserve).ids)
 
     def encode_reply(self, conversation: Conversation, reply: str) -> TokenRow:
-        """Tokens of a conversation and the reply to it, of which the reply and its end token are the policy's.
+        """Tokens of a conversation and the reply to it; the reply and its end token are the policy's.
 
         Raises:
             ModelError: As for `encode`.
@@ -149,8 +148,8 @@ class LanguageModel:
         row = self._encode_rows(conversation, False, 0)
         if True not in row.policy:
             raise ModelError(
-                f"A dialogue must hold a message of the assistant; got roles {[m['role'] for m in conversation][:3]}. "
-                "Leave such dialogues out."
+                "A dialogue must hold a message of the assistant; got roles "
+                f"{[m['role'] for m in conversation][:3]}. Leave such dialogues out."
             )
         end = len(row.policy) - row.policy[::-1].index(True)
         return TokenRow(row.ids[:end], row.policy[:end])
@@ -161,7 +160,7 @@ class LanguageModel:
             list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
         if self.template is not None:
-            text = text.split("\nUser:")[0]  # a base model may go on to write the user's side
+            text = text.split("\nUser:", maxsplit=1)[0]  # a base model may go on to write the user's side
         return text.strip()
 
     def slot_tokens(self, names: Sequence[str]) -> list[int]:
@@ -174,8 +173,8 @@ class LanguageModel:
         while len(row.ids) + reserve > self.window:
             if len(messages) == 1:
                 raise ModelError(
-                    f"The last message and a reply must fit the window of {self.window} tokens; got {len(row.ids)} + "
-                    f"{reserve} tokens. Shorten the message or allow fewer new tokens."
+                    f"The last message and a reply must fit the window of {self.window} tokens; got "
+                    f"{len(row.ids)} + {reserve} tokens. Shorten the message or allow fewer new tokens."
                 )
             spoken = [i for i, m in enumerate(messages[:-1]) if m["role"] != "system"]
             del messages[spoken[0] if spoken else 0]
@@ -187,8 +186,8 @@ class LanguageModel:
         around = self._render(messages, prompt_next).split(_MARK)
         if len(around) != len(replies) + 1:
             raise ModelError(
-                f"The chat template must show every reply once; that of {self.name!r} showed {len(around) - 1} of "
-                f"{len(replies)}. Use a template without hidden or repeated replies."
+                f"The chat template must show every reply once; that of {self.name!r} showed "
+                f"{len(around) - 1} of {len(replies)}. Use a template without hidden or repeated replies."
             )
         pieces = self._tokenize([*around, *replies])
         texts, spoken = pieces[: len(around)], pieces[len(around) :]
@@ -223,7 +222,7 @@ class LanguageModel:
 
 
 def add_to_system(conversation: Conversation, text: str | None) -> Conversation:
-    """The conversation with `text` at the end of its opening system message, or in a new one; None changes nothing."""
+    """The conversation with `text` ending its system message, or in a new one; None changes nothing."""
     if text is None:
         return conversation
     if conversation and conversation[0]["role"] == "system":
@@ -251,22 +250,27 @@ def _takes_system(tokenizer: Any, template: str | None) -> bool:
     return True
 
 
-def _find_end_token(tokenizer: Any, template: str | None) -> int:
+def _special_tokens(tokenizer: Any) -> dict[str, int]:
+    added = {str(token): index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+
+
+def _find_end_token(tokenizer: Any, template: str | None, special: Mapping[str, int]) -> int:
     """The special token that the template puts after a reply, else the end-of-sequence token."""
     probe = [{"role": "user", "content": "a"}, {"role": "assistant", "content": _MARK}]
     text = tokenizer.apply_chat_template(probe, chat_template=template, tokenize=False)
     after = tokenizer(text.rpartition(_MARK)[2], add_special_tokens=False)["input_ids"][:1]
-    end: int = after[0] if after and after[0] in tokenizer.all_special_ids else tokenizer.eos_token_id
+    end: int = after[0] if after and after[0] in special.values() else tokenizer.eos_token_id
     return end
 
 
 def _check_slots(slots: frozenset[str], tokenizer: Any, name: str) -> None:
     vocabulary: Mapping[str, int] = tokenizer.get_vocab() if slots else {}
-    special = set(tokenizer.all_special_tokens)
+    special = _special_tokens(tokenizer)
     if bad := sorted(slot for slot in slots if slot not in vocabulary or slot in special)[:3]:
         raise ModelError(
-            f"Every entry of `persona_slots` in config.json must be a token that is not special; in {name!r} {bad} are "
-            "not. Add them to the tokenizer as ordinary added tokens."
+            f"Every entry of `persona_slots` in config.json must be a token that is not special; in {name!r} "
+            f"{bad} are not. Add them to the tokenizer as ordinary added tokens."
         )
 
 
@@ -275,14 +279,12 @@ def load_language_model(
 ) -> LanguageModel:
     """Load a causal language model for use as a frozen base.
 
-    Args:
-        path_or_id: "nano" for the embedded model, a folder with config, safetensors weights and tokenizer, or an id
-            that the Hugging Face client can resolve.
-        device: "auto" takes CUDA where there is a GPU, else the CPU.
-        dtype: Format of the weights; by default bfloat16 on a GPU and float32 on the CPU.
+    Args: path_or_id: "nano" for the embedded model, a folder with config, safetensors weights and tokenizer,
+        or an id that the Hugging Face client can resolve. device: "auto" takes CUDA where there is a GPU,
+        else the CPU. dtype: Format of the weights; by default bfloat16 on a GPU and float32 on the CPU.
 
-    Raises:
-        ModelError: The folder is missing, or lacks its configuration, weights or tokenizer, or cannot be read.
+    Raises: ModelError: The folder is missing, or lacks its configuration, weights or tokenizer, or cannot be
+        read.
     """
     name = str(path_or_id)
     place = resolve_device(device)
@@ -291,23 +293,24 @@ def load_language_model(
         _check_folder(Path(source), name)
     elif name == "nano" or not _HUB_ID.fullmatch(name):
         raise ModelError(
-            f"`model` must be 'nano', a model id or a folder that exists; got {name!r}. Check the path for a typing slip."
+            f"`model` must be 'nano', a model id or a folder that exists; got {name!r}. Check the path."
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype or default_dtype(place), use_safetensors=True, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as err:
         reason = str(err).strip().split("\n")[0]
         raise ModelError(
-            f"`model` must be a readable causal language model; loading {name!r} failed with: {reason} Pass 'nano', a "
-            "complete model folder, or an id that is reachable from here."
+            f"`model` must be a readable causal language model; loading {name!r} failed with: {reason} Pass "
+            "'nano', a complete model folder, or an id that is reachable from here."
         ) from err
+    model, report = loaded
     if missing := sorted(report["missing_keys"])[:3]:
         raise ModelError(
-            f"The weights of {name!r} must hold every parameter of its configuration; missing are {missing}. Save the "
-            "model again or correct config.json."
+            f"The weights of {name!r} must hold every parameter of its configuration; missing are {missing}. "
+            "Save the model again or correct config.json."
         )
     return LanguageModel.wrap(model.to(place), tokenizer, name=name)
 
@@ -326,6 +329,6 @@ def _check_folder(folder: Path, name: str) -> None:
     for what, patterns in wanted.items():
         if not any(any(folder.glob(pattern)) for pattern in patterns):
             raise ModelError(
-                f"A model folder must hold {what}; {name!r} has none. Save the model with `save_pretrained`, weights in "
-                "safetensors format, and its tokenizer beside it."
+                f"A model folder must hold {what}; {name!r} has none. Save the model with `save_pretrained`, "
+                "weights in safetensors format, and its tokenizer beside it."
             )

@@ -53,16 +53,18 @@ class Sampling:
 
 
 class _BufferedLayer(DynamicLayer):
-    """Keys and values of one layer in a buffer of known size, so that a step copies one token and not the
-    past.
+    """Keys and values of one layer in a buffer of known size: a step copies one token and not the past.
 
     Args:
         rows: Rows of the whole batch.
         capacity: Most tokens a row.
     """
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, rows: int, capacity: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rows, self.capacity = rows, capacity
         self.length = 0
         self.window = slice(0, rows)
@@ -71,14 +73,15 @@ class _BufferedLayer(DynamicLayer):
         """Let the next prompts fill these rows, from the first token on."""
         self.window, self.length = rows, 0
 
-    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Append tokens to the rows of the window; returns all that these rows hold, (B, heads, length, head
-        size)."""
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append tokens to the window's rows; returns all that they hold, (B, heads, length, head size)."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = (
-                x.new_empty(self.rows, x.shape[1], self.capacity, x.shape[3]) for x in (key_states,
-                value_states)
+                x.new_empty(self.rows, x.shape[1], self.capacity, x.shape[3])
+                for x in (key_states, value_states)
             )
         start, self.length = self.length, self.length + key_states.shape[-2]
         keys, values = self.keys[self.window], self.values[self.window]
@@ -168,7 +171,9 @@ def sample_tokens(
             "Pass one seed a row."
         )
     if empty := [row for row, prompt in enumerate(prompts) if not prompt][:3]:
-        raise DataError(f"Every prompt must hold at least one token; got empty ones in rows {empty}. Leave them out.")
+        raise DataError(
+            f"Every prompt must hold at least one token; got empty ones in rows {empty}. Leave them out."
+        )
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     replies: list[list[int]] = [[] for _ in prompts]
     with torch.inference_mode():
@@ -248,8 +253,7 @@ def pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tenso
 
 
 def positions_of(mask: Tensor) -> Tensor:
-    """Position of every token in its own row, counted from its first real token; 0 where padded. Shape of
-    `mask`."""
+    """Position of every token in its row, 0 for the first real one and where padded; shape as `mask`."""
     return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
@@ -259,8 +263,7 @@ def batch_tokens(device: torch.device) -> int:
 
 
 def forward_options(model: nn.Module) -> frozenset[str]:
-    """Names of the arguments that this model's forward pass takes; not all take `position_ids` or
-    `logits_to_keep`."""
+    """Arguments of this model's forward pass; not all models take `position_ids` or `logits_to_keep`."""
     return frozenset(inspect.signature(model.forward).parameters)
 
 
@@ -277,7 +280,9 @@ def _prefill(
     known = forward_options(model)
     cache = DynamicCache(config=model.config)
     slice_rows = rows
-    if all(type(layer) is DynamicLayer for layer in cache.layers):  # a sliding window keeps its own kind of layer
+    if all(
+        type(layer) is DynamicLayer for layer in cache.layers
+    ):  # a sliding window keeps its own kind of layer
         cache.layers = [_BufferedLayer(rows, longest + steps) for _ in cache.layers]
         slice_rows = max(1, batch_tokens(model.device) // longest)
     logits: list[Tensor] = []
@@ -290,7 +295,9 @@ def _prefill(
         options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         if "position_ids" in known:
             options["position_ids"] = positions_of(mask[part])
-        out = model(input_ids=ids[part], attention_mask=mask[part], past_key_values=cache, use_cache=True, **options)
+        out = model(
+            input_ids=ids[part], attention_mask=mask[part], past_key_values=cache, use_cache=True, **options
+        )
         logits.append(out.logits[:, -1])
     for layer in cache.layers:
         if isinstance(layer, _BufferedLayer):
@@ -339,10 +346,14 @@ def _decode(
         if left <= KEEP_SHARE * len(running):
             index = running.nonzero()[:, 0]
             cache.batch_select_indices(index)
-            token, positions, mask, slot, running = (x[index] for x in (token, positions, mask, slot, running))
+            token, positions, mask, slot, running = (
+                x[index] for x in (token, positions, mask, slot, running)
+            )
             batch.keep(index)
         options = {"position_ids": positions} if takes_positions else {}
         seen = mask[:, : longest + step + 1]
-        out = model(input_ids=token[:, None], attention_mask=seen, past_key_values=cache, use_cache=True, **options)
+        out = model(
+            input_ids=token[:, None], attention_mask=seen, past_key_values=cache, use_cache=True, **options
+        )
         logits, positions = out.logits[:, -1], positions + 1
     return [row[:end] for row, end in zip(produced.tolist(), lengths.tolist(), strict=True)]

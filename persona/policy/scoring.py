@@ -22,7 +22,7 @@ def policy_mask(rows: Sequence[TokenRow], device: torch.device) -> Tensor:
 
 
 def turn_index(rows: Sequence[TokenRow], device: torch.device) -> Tensor:
-    """Turn of each policy token, counted from 0, packed as in `policy_mask`; 0 where padded. Shape (B, N), int64."""
+    """Turn of each policy token from 0 on, packed as in `policy_mask`; 0 if padded. Shape (B, N), int64."""
     turns = [_turns_of(row.policy) for row in rows]
     width = max((len(turn) for turn in turns), default=0)
     padded = [turn + [0] * (width - len(turn)) for turn in turns]
@@ -62,8 +62,8 @@ def policy_log_probs(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor
     policy = pad_left([row.policy for row in rows], device)[0].bool()
     known = forward_options(model)
     options: dict[str, Tensor] = {}
-    # A token is predicted one position before it. Padding is on the left, so replies end side by side and few positions
-    # need the costly projection to the vocabulary.
+    # A token is predicted one position before it. Padding is on the left, so replies end side by side and few
+    # positions need the costly projection to the vocabulary.
     needed = policy[:, 1:].any(0).nonzero()[:, 0]
     if "logits_to_keep" in known:
         options["logits_to_keep"] = needed
@@ -74,7 +74,9 @@ def policy_log_probs(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor
         logits = logits[:, needed]
     scored = policy[:, 1:][:, needed]
     target = torch.where(scored, ids[:, 1:][:, needed], -100)
-    loss = functional.cross_entropy(logits.float().transpose(1, 2), target, reduction="none", ignore_index=-100)
+    loss = functional.cross_entropy(
+        logits.float().transpose(1, 2), target, reduction="none", ignore_index=-100
+    )
     return _pack_left(-loss, scored)
 
 

@@ -20,7 +20,7 @@ from persona.profiles.laplace import logistic_posterior, predictive_probability,
 from persona.profiles.pooled import fit_pooled
 from persona.types import ContextPairs, Posterior
 
-USERS_PER_BLOCK = 2048
+USERS_PER_BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)

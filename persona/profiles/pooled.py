@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from persona.data.comparisons import ComparisonTable
-from persona.data.splits import hold_out_users
 from persona.errors import DataError, ShapeError
 from persona.profiles.laplace import logistic_posterior
 from persona.types import ContextPairs, Posterior
@@ -55,35 +54,46 @@ def fit_pooled(
     *,
     seed: int,
     penalties: Sequence[float] = PENALTIES,
-    held_out_share: float = 0.2,
+    folds: int = 5,
 ) -> PooledReward:
     """Penalised maximum likelihood; the penalty is the one under which held-out users' choices are likeliest.
 
     Args:
         table: Comparisons of training users, at least two of them.
         features: Features of every reply. Shape (N, D), float32.
-        seed: Draws the held-out users.
+        seed: Deals the users into folds.
         penalties: Candidates, positive; the loss is NLL + l2/2 |weights|^2, with the NLL summed over
             comparisons.
-        held_out_share: Share of users that choose the penalty; all users are used for the final weights.
+        folds: Parts of the users, each held out once; the final weights use all users.
 
     Raises:
-        DataError: A penalty that is not positive, or fewer than two users.
+        DataError: A penalty that is not positive, or fewer than two folds or users.
     """
     if not penalties or min(penalties) <= 0:
         raise DataError(
             f"`penalties` must be positive, at least one; got {list(penalties)}. Use {list(PENALTIES)}."
         )
-    stay, _ = hold_out_users(table, held_out_share, np.random.default_rng(seed))
+    users = table.user_ids
+    if min(folds, len(users)) < 2:
+        raise DataError(
+            f"`folds` and the number of users must be at least 2; got {folds} and {len(users)}. Collect "
+            "comparisons of more users."
+        )
     chosen, rejected = torch.from_numpy(table.chosen), torch.from_numpy(table.rejected)
     difference = features[chosen.to(features.device)] - features[rejected.to(features.device)]
-    kept = torch.from_numpy(np.isin(table.users, stay)).to(features.device)
+    dealt = np.random.default_rng(seed).permutation(len(users)) % folds
+    fold = torch.from_numpy(dealt[np.searchsorted(users, table.users)]).to(features.device)
     losses = [
-        float(-logsigmoid(difference[~kept] @ bradley_terry_weights(difference[kept], l2)).mean())
+        sum(_held_out_nats(difference, fold == part, l2) for part in range(min(folds, len(users))))
         for l2 in penalties
     ]
     best = penalties[int(np.argmin(losses))]
     return PooledReward(bradley_terry_weights(difference, best), best)
+
+
+def _held_out_nats(difference: Tensor, held_out: Tensor, l2: float) -> float:
+    weights = bradley_terry_weights(difference[~held_out], l2)
+    return float(-logsigmoid(difference[held_out] @ weights).sum())
 
 
 def bradley_terry_weights(difference: Tensor, l2: float) -> Tensor:

@@ -52,33 +52,33 @@ class LatentConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Size Z of a user's latent; more than the number of features is an error.
-    latent_dim: int = Field(8, ge=1)
+    latent_dim: int = Field(default=8, ge=1)
     # Learned tanh features beside the given ones; 0 is the linear reward.
-    hidden: int = Field(0, ge=0)
+    hidden: int = Field(default=0, ge=0)
     # Largest context in training, in pairs.
-    max_context: int = Field(12, ge=1)
+    max_context: int = Field(default=12, ge=1)
     # Most targets of one user in a step.
-    max_targets: int = Field(16, ge=1)
+    max_targets: int = Field(default=16, ge=1)
     # Users in a step.
-    users_per_step: int = Field(64, ge=1)
+    users_per_step: int = Field(default=64, ge=1)
     # Most optimiser steps; held-out users may choose fewer.
-    steps: int = Field(120, ge=0)
+    steps: int = Field(default=120, ge=0)
     # Optimiser steps between two looks at the held-out users.
-    check_every: int = Field(20, ge=1)
+    check_every: int = Field(default=20, ge=1)
     # Adam's step size.
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(default=2e-3, gt=0)
     # Weight of the KL, 1 being the bound itself.
-    beta: float = Field(1.0, ge=0)
+    beta: float = Field(default=1.0, ge=0)
     # Optimiser steps until the KL has its full weight.
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
     # Nats that a belief may leave its prior for nothing.
-    free_nats: float = Field(0.0, ge=0)
+    free_nats: float = Field(default=0.0, ge=0)
     # Largest norm of a gradient.
-    clip_norm: float = Field(1.0, gt=0)
+    clip_norm: float = Field(default=1.0, gt=0)
     # Share of the training users that choose the number of steps.
-    held_out_share: float = Field(0.2, gt=0, lt=1)
+    held_out_share: float = Field(default=0.2, gt=0, lt=1)
     # EM iterations of the hierarchical Bayes start.
-    em_iterations: int = Field(30, ge=1)
+    em_iterations: int = Field(default=30, ge=1)
 
 
 def train_latent(

@@ -2,8 +2,8 @@
 
 Departures from the papers of `persona/objectives/dpo.py`:
 1. The policy is conditioned on the user, the reference is not: it is the frozen base, the same for everyone.
-2. A part of the rows is trained with the condition withheld, so that an absent condition comes to mean what users agree
-   on instead of staying whatever the shared LoRA happens to be.
+2. A part of the rows is trained with the condition withheld, so that an absent condition comes to mean what
+   users agree on instead of staying whatever the shared LoRA happens to be.
 3. A small likelihood term on the chosen reply keeps replies fluent while margins grow.
 4. Learning rates are those of a LoRA on a small model, far above those of full fine-tuning.
 """
@@ -86,7 +86,8 @@ class PreferencePairs:
             raise DataError("Training needs at least one preference pair; got 0. Collect comparisons first.")
         if self.weight is not None and not (self.weight > 0).all():
             raise DataError(
-                f"`weight` must be positive; got {float(self.weight.min()):g}. Drop pairs that should not count."
+                f"`weight` must be positive; got {float(self.weight.min()):g}. Drop pairs that should not "
+                "count."
             )
 
     def __len__(self) -> int:
@@ -110,8 +111,12 @@ class PreferencePairs:
             ShapeError: The parts have not one entry a pair.
             ModelError: A conversation does not fit the model's window.
         """
-        rows = (policy.encode_replies(conversations, replies, condition) for replies in (chosen, rejected))
-        return cls(*rows, condition, weight)
+        return cls(
+            policy.encode_replies(conversations, chosen, condition),
+            policy.encode_replies(conversations, rejected, condition),
+            condition,
+            weight,
+        )
 
     @property
     def turns(self) -> int:
@@ -152,10 +157,9 @@ def train_policy(
         seed: Draws the order of pairs and which conditions are withheld.
         report: Called after each step with its metrics.
 
-    Returns:
-        Metrics of each step: `step`, `loss`, `dpo`, `nll` (nats a token), `accuracy` (share of pairs whose chosen side
-        has the larger implicit reward), `margin` (difference of implicit rewards, nats), `grad_norm`, `lr` (of the LoRA).
-        The same seed on the CPU gives the same bits.
+    Returns: Metrics of each step: `step`, `loss`, `dpo`, `nll` (nats a token), `accuracy` (share of pairs
+        whose chosen side has the larger implicit reward), `margin` (difference of implicit rewards, nats),
+        `grad_norm`, `lr` (of the LoRA). The same seed on the CPU gives the same bits.
     """
     pairs = pairs.with_reference(policy)
     policy.gate.fit_scale(pairs.condition.latent, pairs.condition.direction)
@@ -200,7 +204,7 @@ def train_policy(
 
 
 def rate_factor(step: int, config: PolicyConfig) -> float:
-    """Share of the peak learning rate at a step: a linear rise over the warm-up, then half a cosine towards zero."""
+    """Share of the peak learning rate at a step: a linear rise, then half a cosine towards zero."""
     rise = math.ceil(config.warmup * config.steps)
     if step < rise:
         return (step + 1) / rise
@@ -216,7 +220,13 @@ class _Terms(NamedTuple):
 
 
 def _step_terms(
-    policy: ConditionedPolicy, pairs: PreferencePairs, index: list[int], withheld: Tensor, *, turns: int, beta: float
+    policy: ConditionedPolicy,
+    pairs: PreferencePairs,
+    index: list[int],
+    withheld: Tensor,
+    *,
+    turns: int,
+    beta: float,
 ) -> _Terms:
     rows = [pairs.chosen[i] for i in index] + [pairs.rejected[i] for i in index]
     condition = pairs.condition.select(index)
@@ -229,7 +239,9 @@ def _step_terms(
     assert pairs.reference is not None  # filled before the first step
     reference = torch.cat([side[index] for side in pairs.reference]).to(place)
     sides = TurnLogProbs(by_turn, reference, present)
-    chosen, rejected = (TurnLogProbs(*(part[half] for part in sides)) for half in (slice(count), slice(count, None)))
+    chosen, rejected = (
+        TurnLogProbs(*(part[half] for part in sides)) for half in (slice(count), slice(count, None))
+    )
     reward = beta * (by_turn - reference).sum(1).detach()
     return _Terms(
         multi_turn_dpo_loss(chosen, rejected, beta=beta),
@@ -246,7 +258,9 @@ def _turn_mask(rows: Sequence[TokenRow], turns: int) -> Tensor:
 
 def _endless_batches(pairs: PreferencePairs, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
     """Batches of pair indexes, epoch after epoch; pairs of like length share a batch, in random order."""
-    lengths = np.asarray([max(len(c.ids), len(r.ids)) for c, r in zip(pairs.chosen, pairs.rejected, strict=True)])
+    lengths = np.asarray(
+        [max(len(c.ids), len(r.ids)) for c, r in zip(pairs.chosen, pairs.rejected, strict=True)]
+    )
     size = min(size, len(lengths))
     while True:
         order = rng.permutation(len(lengths))

@@ -5,7 +5,7 @@ autocast where the processor has it. The state is saved at every evaluation, so 
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 Report = Callable[[dict[str, float]], None]
@@ -72,7 +72,7 @@ def build_model(config: PretrainConfig, tokenizer: PreTrainedTokenizerFast) -> L
 
 
 def token_rows(
-    conversations: Iterator[Sequence[dict[str, str]]], tokenizer: PreTrainedTokenizerFast, length: int
+    conversations: Iterator[list[dict[str, str]]], tokenizer: PreTrainedTokenizerFast, length: int
 ) -> Iterator[NDArray[np.int64]]:
     """Cut the endless stream of tokenised conversations into rows of `length` tokens."""
     held: list[int] = []
@@ -102,6 +102,7 @@ def pretrain(
     state_folder: Path,
     report: Report,
     device: str = "cpu",
+    minutes: float | None = None,
 ) -> None:
     """Train `model` in place, reporting held-out loss by name.
 
@@ -113,8 +114,9 @@ def pretrain(
         state_folder: Where the state is kept between evaluations; a state found there is taken up.
         report: Called at every evaluation with step, tokens, losses and speed.
         device: Where to train.
+        minutes: Stop at the first evaluation after so long, with the state kept; None trains to the end.
     """
-    model.to(device).train()
+    nn.Module.to(model, device).train()
     steps = config.tokens // (config.context * config.batch)
     optimizer = _optimizer(model, config)
     first = _load_state(state_folder, model, optimizer)
@@ -127,7 +129,7 @@ def pretrain(
         batch = torch.from_numpy(np.stack([next(rows) for _ in range(config.batch)])).to(device)
         loss = next_token_loss(model, batch)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
@@ -135,16 +137,24 @@ def pretrain(
             elapsed = time.monotonic() - started
             tokens = (step + 1) * config.context * config.batch
             speed = (step + 1 - first) * config.context * config.batch / elapsed
-            held = {f"loss_{name}": _held_out_loss(model, value.to(device)) for name, value in held_out.items()}
-            report({"step": step + 1, "tokens": tokens, "loss_train": float(np.mean(losses)), **held, "tokens_per_s": speed})
+            held = {
+                f"loss_{name}": _held_out_loss(model, value.to(device)) for name, value in held_out.items()
+            }
+            done = {"step": step + 1, "tokens": tokens, "tokens_per_s": speed}
+            report({**done, "loss_train": float(np.mean(losses)), **held})
             losses.clear()
             _save_state(state_folder, model, optimizer, step + 1)
+            if minutes is not None and elapsed > 60 * minutes:
+                return
 
 
 def _optimizer(model: LlamaForCausalLM, config: PretrainConfig) -> torch.optim.AdamW:
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.95))
 
 
@@ -165,7 +175,8 @@ def _held_out_loss(model: LlamaForCausalLM, rows: Tensor) -> float:
 
 
 def _save_state(folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.AdamW, step: int) -> None:
-    tensors = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items() if name != "lm_head.weight"}
+    weights = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
+    tensors = {f"model.{name}": value.contiguous() for name, value in weights.items()}
     for index, entry in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in entry.items()}
     tensors["step"] = torch.tensor(step)
@@ -181,7 +192,9 @@ def _load_state(folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Ad
     if not path.exists():
         return 0
     tensors = load_file(path)
-    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    weights = {
+        name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")
+    }
     model.load_state_dict(weights, strict=False)
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():

@@ -11,7 +11,9 @@ REQUIRED = (USER, ITEM, LEVEL, TIMESTAMP)
 NAMED_AT_MOST = 3
 
 
-def check_log(log: pd.DataFrame, n_items: int, *, n_users: int | None = None, max_level: int = 4) -> pd.DataFrame:
+def check_log(
+    log: pd.DataFrame, n_items: int, *, n_users: int | None = None, max_level: int = 4
+) -> pd.DataFrame:
     """The same log with the four required columns as int64, or an error that names the offending rows.
 
     Args:
@@ -35,7 +37,9 @@ def check_log(log: pd.DataFrame, n_items: int, *, n_users: int | None = None, ma
             f"{[str(name) for name in log.columns]}. Rename the columns."
         )
     if log.empty:
-        raise InteractionError("An interaction log must hold at least one row; got none. Check how it was read.")
+        raise InteractionError(
+            "An interaction log must hold at least one row; got none. Check how it was read."
+        )
     checked = log.reset_index(drop=True)
     for name in REQUIRED:
         checked[name] = _whole_numbers(checked, name)

@@ -70,7 +70,9 @@ def ndcg_at_k(items: Ints, relevant: Histories, k: int) -> PerUser:
     """
     hits, counts = _hits(items, relevant, k)
     discounts = 1.0 / np.log2(np.arange(2, k + 2))
-    ideal = np.concatenate([[1.0], discounts.cumsum()])  # the first is for users without relevant items, dropped
+    ideal = np.concatenate(
+        [[1.0], discounts.cumsum()]
+    )  # the first is for users without relevant items, dropped
     return _with_relevant(hits @ discounts / ideal[np.minimum(counts, k)], counts)
 
 

@@ -5,8 +5,8 @@ Departures from the paper:
    learned under that cap. The published choice of gamma can break the order.
 2. Item and user biases sit inside the same inner product.
 3. The user is the bag of the history by level, without a user id, so a user unknown in training is served.
-4. Sampled negatives join the impressions in training; thresholds are those of the mix there and those of the
-   impressions in `probabilities`. That correction is exact at zero similarity and holds approximately elsewhere.
+4. Sampled negatives join the impressions in training, with the thresholds of that mix; `probabilities` are those
+   of impressions, by a scale and thresholds fitted afterwards to users kept from training, order kept.
 """
 
 from collections.abc import Mapping
@@ -21,6 +21,7 @@ from torch import Tensor
 from recsys.artefacts import read_artefact, write_artefact
 from recsys.errors import OrdinalError, ShapeError
 from recsys.index import FaissIndex, ItemIndex
+from recsys.models.ordinal import Calibration
 from recsys.models.towers import Bags, Towers, TowerSizes, leave_out
 from recsys.topk import check_search
 from recsys.types import Bools, Floats, Histories, Ints, TopK, levels_in
@@ -34,20 +35,20 @@ class Gnolr:
 
     Args:
         towers: Trained towers.
-        thresholds: a_1..a_C of the impressions. Shape (C,), float32.
+        calibration: From sums of steps to logits of impressions.
         retrieve_level: Level that `search` aims at when none is given, 1..C.
         index: Searches the flattened item blocks; None builds a FAISS one.
     """
 
     def __init__(
-        self, towers: Towers, thresholds: Tensor, *, retrieve_level: int, index: ItemIndex | None = None
+        self, towers: Towers, calibration: Calibration, *, retrieve_level: int, index: ItemIndex | None = None
     ) -> None:
         """Freeze the towers and index the items."""
         self.towers = towers.eval().requires_grad_(False)
-        self.thresholds = thresholds.to(towers.item_id.device)
+        self.calibration = Calibration(*(part.to(towers.item_id.device) for part in calibration))
         self.retrieve_level = self._check_level(retrieve_level)
         self.item_blocks = towers.item_blocks()
-        self._history_embeddings = towers.history_embeddings()
+        self._embedded = towers.item_embeddings()
         self.index: ItemIndex = FaissIndex(self.item_blocks.flatten(1)) if index is None else index
 
     @property
@@ -61,7 +62,7 @@ class Gnolr:
         return self.towers.sizes.levels
 
     def queries(self, histories: Histories, level: int, *, user_features: Floats | None = None) -> Tensor:
-        """Query vectors whose inner product with an item's flattened blocks is z_level + a_level, for every item.
+        """Query vectors whose inner product with an item's flattened blocks is step_1 + .. + step_level, for every item.
 
         Args:
             histories: Shape (B, I).
@@ -72,7 +73,7 @@ class Gnolr:
             Shape (B, C * (D + 2)).
         """
         self._check_level(level)
-        bags = self.towers.bags(histories, self._history_embeddings)
+        bags = self.towers.bags(histories, self._embedded)
         blocks = self.towers.user_blocks(bags, self._dense(user_features, histories.shape[0]))
         blocks[:, level:] = 0.0
         return blocks.flatten(1)
@@ -89,8 +90,8 @@ class Gnolr:
     ) -> TopK:
         """The k items most likely to reach `level`, exactly; see `Retriever.search`.
 
-        `user_features` (B, G) belongs to models trained with them. Scores are logits z of P(level >= k), of the
-        impressions' base rate.
+        `user_features` (B, G) belongs to models trained with them. Scores are logits of P(level >= k), were
+        the item shown.
 
         Raises:
             ShapeError: An argument does not fit the catalogue, or `k` is below 1.
@@ -100,7 +101,8 @@ class Gnolr:
         depth = self.retrieve_level if level is None else level
         queries = self.queries(histories, depth, user_features=user_features)
         found = self.index.search(queries, k, seen=histories if exclude_seen else None, allowed=allowed)
-        return TopK(found.items, found.scores - np.float32(self.thresholds[depth - 1].item()))
+        scale, threshold = float(self.calibration.scale), float(self.calibration.thresholds[depth - 1])
+        return TopK(found.items, (found.scores * scale - threshold).astype(np.float32))
 
     def logits(self, histories: Histories, items: Ints, *, user_features: Floats | None = None) -> Tensor:
         """z_1..z_C of given pairs; an item inside its row's own history is left out of it first.
@@ -117,15 +119,17 @@ class Gnolr:
             ShapeError: `items` does not have one row a history, or an item lies outside the catalogue.
         """
         self._check_items(histories, items)
-        rows = np.broadcast_to(np.arange(len(items))[(...,) + (None,) * (items.ndim - 1)], items.shape).ravel()
+        rows = np.broadcast_to(
+            np.arange(len(items))[(...,) + (None,) * (items.ndim - 1)], items.shape
+        ).ravel()
         dense = self._dense(user_features, histories.shape[0])
-        bags = self.towers.bags(histories, self._history_embeddings)
+        bags = self.towers.bags(histories, self._embedded)
         pairs = np.stack([rows, items.ravel(), levels_in(histories, rows, items.ravel())])
         parts = [
             self._pair_logits(bags, dense, pairs[:, start : start + PAIRS_AT_ONCE])
             for start in range(0, pairs.shape[1], PAIRS_AT_ONCE)
         ]
-        joined = torch.cat(parts) if parts else self.thresholds.new_empty(0, self.levels)
+        joined = torch.cat(parts) if parts else self.item_blocks.new_empty(0, self.levels)
         return joined.view(*items.shape, self.levels)
 
     def probabilities(
@@ -143,7 +147,7 @@ class Gnolr:
 
     def save(self, folder: Path) -> None:
         """Write the model to `folder`, without the index, which is rebuilt on loading."""
-        tensors = {**self.towers.state_dict(), "thresholds": self.thresholds}
+        tensors = {**self.towers.state_dict(), **self.calibration._asdict()}
         settings = {"sizes": asdict(self.towers.sizes), "retrieve_level": self.retrieve_level}
         write_artefact(folder, KIND, tensors, settings)
 
@@ -155,26 +159,27 @@ class Gnolr:
             ArtefactError: The folder holds no such model, or a damaged one.
         """
         tensors, settings = read_artefact(folder, KIND)
-        thresholds = tensors.pop("thresholds")
+        calibration = Calibration(tensors.pop("scale"), tensors.pop("thresholds"))
         towers = towers_like(settings["sizes"], tensors)
-        return cls(towers.to(device), thresholds, retrieve_level=int(settings["retrieve_level"]))
+        return cls(towers.to(device), calibration, retrieve_level=int(settings["retrieve_level"]))
 
     def _pair_logits(self, bags: Bags, dense: Tensor, pairs: Ints) -> Tensor:
         """Logits of pairs given as user row, item, and level of the item in the row's own history. Shape (3, N)."""
         row, item, inside = torch.from_numpy(pairs).to(self.item_blocks.device)
-        held = leave_out(bags, row, inside, self._history_embeddings[item])
-        return pair_logits(self.towers.user_blocks(held, dense[row]), self.item_blocks[item], self.thresholds)
+        held = leave_out(bags, row, inside, self._embedded[item])
+        sums = sum_steps(self.towers.user_blocks(held, dense[row]), self.item_blocks[item])
+        return self.calibration.scale * sums - self.calibration.thresholds
 
     def _dense(self, user_features: Floats | None, rows: int) -> Tensor:
         wanted = (rows, self.towers.sizes.user_features)
         if user_features is None and wanted[1] == 0:
-            return self.thresholds.new_zeros(wanted)
+            return self.item_blocks.new_zeros(wanted)
         got = None if user_features is None else user_features.shape
         if user_features is None or got != wanted:
             raise ShapeError(
                 f"`user_features` must have shape {wanted}; got {got}. Give the columns that the model was trained on."
             )
-        return torch.from_numpy(user_features.astype(np.float32)).to(self.thresholds.device)
+        return torch.from_numpy(user_features.astype(np.float32)).to(self.item_blocks.device)
 
     def _check_level(self, level: int) -> int:
         if not 1 <= level <= self.levels:
@@ -196,18 +201,17 @@ class Gnolr:
             )
 
 
-def pair_logits(user_blocks: Tensor, item_blocks: Tensor, thresholds: Tensor) -> Tensor:
-    """z_k = sum over j <= k of <user block j, item block j>, less a_k, of aligned rows.
+def sum_steps(user_blocks: Tensor, item_blocks: Tensor) -> Tensor:
+    """step_1 + .. + step_k for k = 1..C of aligned rows, a step being the inner product of two blocks.
 
     Args:
         user_blocks: Shape (N, C, D + 2).
         item_blocks: Shape (N, C, D + 2).
-        thresholds: Shape (C,).
 
     Returns:
         Shape (N, C).
     """
-    return (user_blocks * item_blocks).sum(2).cumsum(1) - thresholds
+    return (user_blocks * item_blocks).sum(2).cumsum(1)
 
 
 def towers_like(sizes: Mapping[str, Any], state: Mapping[str, Tensor]) -> Towers:
@@ -217,4 +221,3 @@ def towers_like(sizes: Mapping[str, Any], state: Mapping[str, Tensor]) -> Towers
     towers = Towers(shapes, torch.zeros(shapes.items, shapes.item_features), torch.Generator().manual_seed(0))
     towers.load_state_dict({name: tensor.detach().cpu() for name, tensor in state.items()})
     return towers
-

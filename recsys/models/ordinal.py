@@ -1,15 +1,15 @@
-"""The arithmetic of nested ordinal regression: thresholds from base rates, and a loss that never subtracts
-probabilities.
+"""The arithmetic of nested ordinal regression, with no probability ever subtracted from another.
 
 Levels run 0..C. A model gives C logits, z_k being that of P(level >= k); they must strictly decrease in k.
 Source: GNOLR (KDD 2025, arXiv 2505.20900), its cumulative logits, data-derived thresholds and nested loss.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import logsigmoid, softplus
 
 from recsys.errors import OrdinalError, ShapeError
 
@@ -104,6 +104,80 @@ def thresholds_from_counts(counts: Tensor, *, extra_ignored: float = 0.0) -> Ten
     raw = torch.log(shallower) - torch.log(rows.sum() - shallower)
     spaced = raw - LEAST_GAP * torch.arange(len(raw), dtype=torch.float64)
     return (spaced.cummax(0).values + LEAST_GAP * torch.arange(len(raw), dtype=torch.float64)).float()
+
+
+def item_base_logits(counts: Tensor, *, extra_ignored: float = 0.0, prior_rows: float = 20.0) -> Tensor:
+    """Each item's own logit P(level >= k), drawn towards that of the whole log by `prior_rows` rows of it.
+
+    Args:
+        counts: Rows of each item and level. Shape (I, C + 1).
+        extra_ignored: Level-0 rows mixed in by sampling negatives evenly over items, for each row of the log.
+        prior_rows: Strength of the prior, in rows of an item, above 0.
+
+    Returns:
+        Shape (I, C), float32; finite.
+    """
+    rows = counts.to(torch.float64)
+    rows[:, 0] += extra_ignored * rows.sum() / max(1, len(rows))
+    deeper = rows.flip(1).cumsum(1).flip(1)
+    # As in `thresholds_from_counts`, half a row a level keeps a level never seen finite.
+    whole = deeper.sum(0) + 0.5 * torch.arange(rows.shape[1], 0, -1, dtype=torch.float64)
+    reached = deeper[:, 1:] + prior_rows * whole[1:] / whole[0]
+    return torch.log(reached / (deeper[:, :1] + prior_rows - reached)).float()
+
+
+class Calibration(NamedTuple):
+    """Logits of shown items from sums of steps: z_k = scale * (step_1 + .. + step_k) - thresholds_k.
+
+    scale: In 0..1, so that rankings keep their order. Shape (), float32.
+    thresholds: Increasing. Shape (C,), float32.
+    """
+
+    scale: Tensor
+    thresholds: Tensor
+
+
+def fit_calibration(sums: Tensor, levels: Tensor, thresholds: Tensor) -> Calibration:
+    """Scale and thresholds with the least nested loss on impressions that training did not see.
+
+    Training mixes sampled rows in, which lowers base rates and stretches logits by how often an item is shown;
+    both are undone here. Each new gap is scale * (old gap) plus something positive, so order still holds for any
+    pair whose steps stay below the old gaps.
+
+    Args:
+        sums: step_1 + .. + step_k of each impression. Shape (N, C).
+        levels: Level of each impression. Shape (N,), int64.
+        thresholds: Those of training. Shape (C,).
+
+    Returns:
+        The fit; a local optimum found by L-BFGS in C + 1 numbers.
+    """
+    depth = sums.shape[1]
+    counts = torch.bincount(levels, minlength=depth + 1).cpu()
+    target = thresholds_from_counts(counts).to(sums.device)
+    gaps = thresholds.diff()
+    shrink = torch.full((), 2.0, device=sums.device, requires_grad=True)
+    first = target[0].clone().requires_grad_(True)
+    # Inverse of softplus, so that the fit starts at the impressions' own thresholds where they are far enough apart.
+    extra = torch.log(torch.expm1((target.diff() - gaps).clamp(min=LEAST_GAP))).requires_grad_(True)
+
+    def build() -> Calibration:
+        scale = torch.sigmoid(shrink)
+        return Calibration(
+            scale, first + torch.cat([first.new_zeros(1), (scale * gaps + softplus(extra)).cumsum(0)])
+        )
+
+    optimizer = torch.optim.LBFGS([shrink, first, extra], max_iter=50, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        fitted = build()
+        loss = nested_ordinal_loss(fitted.scale * sums - fitted.thresholds, levels).mean()
+        loss.backward()
+        return float(loss.detach())
+
+    optimizer.step(closure)
+    return Calibration(*(part.detach() for part in build()))
 
 
 def _check_rows(logits: Tensor, levels: Tensor) -> None:

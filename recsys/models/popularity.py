@@ -79,5 +79,7 @@ class Popularity:
         if level is None:
             return self.counts @ torch.arange(depth + 1, dtype=torch.float32)
         if not 1 <= level <= depth:
-            raise OrdinalError(f"`level` must lie in 1..{depth}; got {level}. Use None for the sum of levels.")
+            raise OrdinalError(
+                f"`level` must lie in 1..{depth}; got {level}. Use None for the sum of levels."
+            )
         return self.counts[:, level:].sum(1)

@@ -20,7 +20,7 @@ ORDER_MARGIN = 0.02
 # Level 1 has no shallower neighbour to stay below; its step may move a base rate by this many logits either way.
 FIRST_STEP_AT_MOST = 12.0
 # First shares of a step's range: cosine, item bias, user bias, unused.
-FIRST_SHARES = (0.4, 0.2, 0.2, 0.2)
+FIRST_SHARES = (0.1, 0.3, 0.1, 0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +83,7 @@ class Towers(nn.Module):
         self.register_buffer("features", features.float())
         self.register_buffer("step_limits", torch.ones(deep))
         self.item_id = draw(sizes.items, emb, std=EMBEDDING_STD)
-        self.history_id = draw(sizes.items, emb, std=EMBEDDING_STD)
         self.item_from_features = draw(sizes.item_features, emb, std=EMBEDDING_STD)
-        self.history_from_features = draw(sizes.item_features, emb, std=EMBEDDING_STD)
         self.item_tower = draw(emb, deep * wide, std=emb**-0.5)
         self.item_shift = draw(deep * wide, std=EMBEDDING_STD)
         self.user_tower = draw((deep + 1) * emb, deep * wide, std=emb**-0.5)
@@ -109,10 +107,26 @@ class Towers(nn.Module):
         """Largest size of cosine term, item bias and user bias of each level. Shape (C, 3), positive."""
         return self.shares.softmax(dim=1)[:, :3] * self.step_limits[:, None]
 
+    def start_item_biases(self, logits: Tensor) -> None:
+        """Set the item biases so that, at cosine and user bias zero, z_k is each item's own base rate.
+
+        A bias that would need more than nine tenths of its range is cut there.
+
+        Args:
+            logits: What z_k + a_k should be. Shape (I, C).
+        """
+        with torch.no_grad():
+            limits = self.step_parts()[:, 1]
+            wanted = torch.diff(logits.to(limits.device), dim=1, prepend=torch.zeros_like(logits[:, :1]))
+            self.item_bias.copy_(torch.atanh((wanted / limits).clamp(-0.9, 0.9)))
+
+    def item_embeddings(self) -> Tensor:
+        """Embeddings of all items, which both towers read: its own, and what its features say. Shape (I, E)."""
+        return self.item_id + self.features @ self.item_from_features
+
     def item_blocks(self) -> Tensor:
         """Blocks of all items. Shape (I, C, D + 2)."""
-        embedded = self.item_id + self.features @ self.item_from_features
-        flat = embedded @ self.item_tower + self.item_shift
+        flat = self.item_embeddings() @ self.item_tower + self.item_shift
         unit = normalize(flat.view(-1, self.sizes.levels, self.sizes.width), dim=2)
         bias = self.step_parts()[:, 1] * torch.tanh(self.item_bias)
         return torch.cat([unit, bias[:, :, None], torch.ones_like(bias)[:, :, None]], dim=2)
@@ -136,16 +150,12 @@ class Towers(nn.Module):
         bias = parts[:, 2] * torch.tanh(habits @ self.user_bias + self.user_bias_shift)
         return torch.cat([unit, torch.ones_like(bias)[:, :, None], bias[:, :, None]], dim=2)
 
-    def history_embeddings(self) -> Tensor:
-        """What an item adds to the bag of its level. Shape (I, E)."""
-        return self.history_id + self.features @ self.history_from_features
-
     def bags(self, histories: Histories, embedded: Tensor) -> Bags:
         """Sum each user's history by level.
 
         Args:
             histories: Shape (B, I).
-            embedded: From `history_embeddings`. Shape (I, E).
+            embedded: From `item_embeddings`. Shape (I, E).
 
         Returns:
             B rows.
@@ -154,7 +164,9 @@ class Towers(nn.Module):
         owner = np.repeat(np.arange(histories.shape[0], dtype=np.int64), np.diff(histories.indptr))
         slot = owner * depth + histories.data.astype(np.int64) - 1
         counts = np.bincount(slot, minlength=histories.shape[0] * depth)
-        items = torch.from_numpy(histories.indices.astype(np.int64)[np.argsort(slot, kind="stable")]).to(device)
+        items = torch.from_numpy(histories.indices.astype(np.int64)[np.argsort(slot, kind="stable")]).to(
+            device
+        )
         starts = torch.from_numpy(np.cumsum(counts) - counts).to(device)
         sums = embedding_bag(items, embedded, starts, mode="sum").view(-1, depth, self.sizes.embedding)
         return Bags(sums, torch.from_numpy(counts.astype(np.float32)).to(device).view(-1, depth))

@@ -77,7 +77,10 @@ def train(
     others = histories[np.sort(order[n_validation:])]
 
     depth = np.arange(settings.levels + 1, dtype=np.float32)
-    weightings = {"wanted": (depth >= settings.relevant_level).astype(np.float32), "graded": depth / settings.levels}
+    weightings = {
+        "wanted": (depth >= settings.relevant_level).astype(np.float32),
+        "graded": depth / settings.levels,
+    }
     scores = {}
     for name, weights in weightings.items():
         for l2 in settings.l2:

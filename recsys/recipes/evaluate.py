@@ -76,7 +76,9 @@ def evaluate_retrievers(
     for name, model in models.items():
         items = model.search(histories, max(cutoffs)).items
         found = {
-            f"{metric}@{k}": compute(items, relevant, k) for metric, compute in METRICS.items() for k in cutoffs
+            f"{metric}@{k}": compute(items, relevant, k)
+            for metric, compute in METRICS.items()
+            for k in cutoffs
         }
         values[name] = {key: result.values for key, result in found.items()}
     users = np.flatnonzero(np.diff(relevant.indptr))

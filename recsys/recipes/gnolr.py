@@ -17,12 +17,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from recsys.columns import LEVEL, USER
+from recsys.columns import USER
 from recsys.data.interactions import check_log
 from recsys.errors import InteractionError, ShapeError
-from recsys.models.gnolr import Gnolr, pair_logits, towers_like
-from recsys.models.ordinal import nested_ordinal_loss, thresholds_from_counts
-from recsys.models.towers import Towers, TowerSizes, leave_out
+from recsys.models.gnolr import Gnolr, sum_steps, towers_like
+from recsys.models.ordinal import (
+    Calibration,
+    fit_calibration,
+    item_base_logits,
+    nested_ordinal_loss,
+    thresholds_from_counts,
+)
+from recsys.models.towers import Bags, Towers, TowerSizes, leave_out
 from recsys.types import Floats, Histories, Ints, histories_from_log
 
 Report = Callable[[dict[str, float]], None]
@@ -42,19 +48,19 @@ class GnolrConfig(BaseModel):
     # Width of each level's unit vector.
     width: int = Field(default=32, ge=1)
     # Sampled level-0 rows for each impression; 0 trains on impressions alone.
-    negatives: float = Field(default=2.0, ge=0)
+    negatives: float = Field(default=16.0, ge=0)
     # Items drawn as negatives in each step, shared by its users.
     negative_items: int = Field(default=1024, ge=1)
     # Impressions in a step, about.
     batch_rows: int = Field(default=4096, ge=1)
     # Passes over the log, at most.
-    epochs: int = Field(default=12, ge=1)
+    epochs: int = Field(default=20, ge=1)
     # Passes without a better validation loss before training stops.
     patience: int = Field(default=2, ge=1)
     # Adam's step size.
-    learning_rate: float = Field(default=0.01, gt=0)
+    learning_rate: float = Field(default=0.004, gt=0)
     # Decoupled decay of item embeddings, per unit of learning rate.
-    weight_decay: float = Field(default=0.1, ge=0)
+    weight_decay: float = Field(default=1.0, ge=0)
     # Share of the users kept for the validation loss; 0 trains on all for all epochs.
     validation_users: float = Field(default=0.1, ge=0, lt=1)
 
@@ -75,6 +81,20 @@ class _Rows(NamedTuple):
 
     def select(self, rows: Ints) -> "_Rows":
         return _Rows(self.histories[rows], self.dense[torch.from_numpy(rows)])
+
+
+class _Pairs(NamedTuple):
+    """The entries of some histories as training rows: user row, item and level. Shape (N,) each."""
+
+    row: Tensor
+    item: Tensor
+    level: Tensor
+
+    @classmethod
+    def of(cls, histories: Histories, device: torch.device) -> "_Pairs":
+        owner = np.repeat(np.arange(histories.shape[0], dtype=np.int64), np.diff(histories.indptr))
+        arrays = (owner, histories.indices.astype(np.int64), histories.data.astype(np.int64) - 1)
+        return cls(*(torch.from_numpy(array).to(device) for array in arrays))
 
 
 def train(
@@ -118,14 +138,18 @@ def train(
     rng = np.random.default_rng(seed)
     towers = _towers(start, settings, features, n_items, dense.shape[1], seed).to(device)
 
-    counts = torch.from_numpy(np.bincount(checked[LEVEL].to_numpy(), minlength=settings.levels + 1))
-    thresholds = thresholds_from_counts(counts)
-    mixed = thresholds_from_counts(counts, extra_ignored=settings.negatives)
-    towers.limit_steps(torch.minimum(thresholds.diff(), mixed.diff()))
-
     training, validation = _split_users(everyone, settings.validation_users, rng)
+    counts = _count_levels(training.histories, settings.levels)
+    mixed = thresholds_from_counts(counts.sum(0), extra_ignored=settings.negatives)
+    towers.limit_steps(mixed.diff())
+    if start is None:
+        base = item_base_logits(counts, extra_ignored=settings.negatives)
+        towers.start_item_biases(base + mixed)
+
     _fit(towers, training, validation, mixed.to(device), settings, rng, report)
-    return Gnolr(towers, thresholds, retrieve_level=settings.retrieve_level)
+    judges = validation if validation.histories.nnz else training
+    calibration = _calibrate(towers, judges, mixed.to(device), settings)
+    return Gnolr(towers, calibration, retrieve_level=settings.retrieve_level)
 
 
 def update(
@@ -166,7 +190,7 @@ def update(
         user_features=user_features,
         start=model,
         report=report,
-        device=str(model.thresholds.device),
+        device=str(model.item_blocks.device),
     )
 
 
@@ -183,7 +207,12 @@ def _rows_of_users(user_features: Floats | None, users: Ints) -> Tensor:
 
 
 def _towers(
-    start: Gnolr | None, config: GnolrConfig, features: Floats | None, n_items: int, user_features: int, seed: int
+    start: Gnolr | None,
+    config: GnolrConfig,
+    features: Floats | None,
+    n_items: int,
+    user_features: int,
+    seed: int,
 ) -> Towers:
     """Fresh towers, or a trainable copy of the ones to start from."""
     if start is not None:
@@ -203,6 +232,13 @@ def _towers(
         )
     sizes = TowerSizes(n_items, config.levels, config.embedding, config.width, table.shape[1], user_features)
     return Towers(sizes, torch.from_numpy(table.astype(np.float32)), torch.Generator().manual_seed(seed))
+
+
+def _count_levels(histories: Histories, levels: int) -> Tensor:
+    """Rows of each item and level. Shape (I, C + 1)."""
+    slot = histories.indices.astype(np.int64) * (levels + 1) + histories.data.astype(np.int64) - 1
+    counts = np.bincount(slot, minlength=histories.shape[1] * (levels + 1))
+    return torch.from_numpy(counts).view(-1, levels + 1)
 
 
 def _split_users(everyone: _Rows, share: float, rng: np.random.Generator) -> tuple[_Rows, _Rows]:
@@ -253,10 +289,11 @@ def _fit(
 
 
 def _optimizer(towers: Towers, config: GnolrConfig) -> torch.optim.Optimizer:
-    tables = [towers.item_id, towers.history_id, towers.item_bias]
-    known = {id(table) for table in tables}
-    rest = [p for p in towers.parameters() if id(p) not in known]
-    groups = [{"params": tables, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    rest = [p for p in towers.parameters() if p is not towers.item_id]
+    groups = [
+        {"params": [towers.item_id], "weight_decay": config.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
@@ -268,30 +305,44 @@ def _user_batches(histories: Histories, batch_rows: int, rng: np.random.Generato
     yield from np.split(order, np.flatnonzero(np.diff(group)) + 1)
 
 
+def _impression_sums(towers: Towers, users: _Rows, pairs: _Pairs, bags: Bags, blocks: Tensor) -> Tensor:
+    """z_k + a_k of every impression, each left out of its own history. Shape (N, C)."""
+    held = leave_out(bags, pairs.row, pairs.level, towers.item_embeddings()[pairs.item])
+    return sum_steps(towers.user_blocks(held, users.dense[pairs.row]), blocks[pairs.item])
+
+
 def batch_loss(
     towers: Towers, users: _Rows, thresholds: Tensor, config: GnolrConfig, rng: np.random.Generator
 ) -> tuple[Tensor, int]:
-    """Mean loss of an impression, its share of the sampled negatives added, and how many impressions there are."""
-    device = thresholds.device
-    histories = users.histories
-    embedded, blocks = towers.history_embeddings(), towers.item_blocks()
-    bags = towers.bags(histories, embedded)
-    counts = np.diff(histories.indptr)
-    row = torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device)
-    item = torch.from_numpy(histories.indices.astype(np.int64)).to(device)
-    level = torch.from_numpy(histories.data.astype(np.int64) - 1).to(device)
-    held = leave_out(bags, row, level, embedded[item])
-    logits = pair_logits(towers.user_blocks(held, users.dense[row]), blocks[item], thresholds)
-    total = nested_ordinal_loss(logits, level).sum()
+    """Mean loss of an impression with its share of the sampled negatives, and how many impressions there are."""
+    histories, blocks = users.histories, towers.item_blocks()
+    bags = towers.bags(histories, towers.item_embeddings())
+    pairs = _Pairs.of(histories, thresholds.device)
+    logits = _impression_sums(towers, users, pairs, bags, blocks) - thresholds
+    total = nested_ordinal_loss(logits, pairs.level).sum()
     if config.negatives > 0:
-        full = towers.user_blocks(bags, users.dense)[:, 0]
         drawn = rng.choice(histories.shape[1], min(config.negative_items, histories.shape[1]), replace=False)
-        unseen = torch.from_numpy((histories[:, drawn].toarray() == 0).astype(np.float32)).to(device)
-        weight = unseen * (torch.from_numpy(counts).to(device) / unseen.sum(1).clamp(min=1.0))[:, None]
-        first = full @ blocks[torch.from_numpy(drawn).to(device), 0].T - thresholds[0]
+        unseen = torch.from_numpy((histories[:, drawn].toarray() == 0).astype(np.float32)).to(blocks.device)
+        rows = torch.from_numpy(np.diff(histories.indptr)).to(blocks.device)
+        weight = unseen * (rows / unseen.sum(1).clamp(min=1.0))[:, None]
+        places = torch.from_numpy(drawn).to(blocks.device)
+        first = towers.user_blocks(bags, users.dense)[:, 0] @ blocks[places, 0].T - thresholds[0]
         # A level-0 row costs -log(1 - P_1) in each of the C readings of the nested loss.
         total = total + config.negatives * towers.sizes.levels * (weight * softplus(first)).sum()
-    return total / len(row), len(row)
+    return total / len(pairs.row), len(pairs.row)
+
+
+def _calibrate(towers: Towers, users: _Rows, thresholds: Tensor, config: GnolrConfig) -> Calibration:
+    """Scale and thresholds that suit the impressions of `users`, without sampled rows, best."""
+    sums, levels = [], []
+    with torch.no_grad():
+        for batch in _user_batches(users.histories, config.batch_rows, None):
+            part = users.select(batch)
+            pairs = _Pairs.of(part.histories, thresholds.device)
+            bags = towers.bags(part.histories, towers.item_embeddings())
+            sums.append(_impression_sums(towers, part, pairs, bags, towers.item_blocks()))
+            levels.append(pairs.level)
+    return fit_calibration(torch.cat(sums), torch.cat(levels), thresholds)
 
 
 @torch.no_grad()

@@ -46,12 +46,12 @@ class ShortTurn(NamedTuple):
     """A turn that fell short of its user's expectation.
 
     row: Row of the dialogue among those given.
-    index: Index of the turn in its dialogue.
+    number: Index of the turn in its dialogue, from 0.
     prompt: The conversation that the policy had answered.
     """
 
     row: int
-    index: int
+    number: int
     turn: Turn
     prompt: list[Message]
 
@@ -122,14 +122,14 @@ def rewrite_turns(
     steered = Condition(known.latent, direction, known.text)
     users = [dialogues[s.row].user for s in tries]
     number = np.tile(np.arange(config.candidates), len(short))
-    when = [s.index for s in tries]
+    when = [s.number for s in tries]
     cards = [s.turn.card for s in tries]
     seeds = keyed_seeds(seed, np.asarray(users), when, number, _REWRITE)
     replies = agent.word([s.prompt for s in tries], cards, steered, seeds=seeds)
     after = viewers.decide(users, when, cards, replies, seed=seed)
     before = viewers.decide(
         [dialogues[s.row].user for s in short],
-        [s.index for s in short],
+        [s.number for s in short],
         [s.turn.card for s in short],
         [s.turn.reply for s in short],
         seed=seed,

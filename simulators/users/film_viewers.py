@@ -117,7 +117,12 @@ class FilmViewers:
         ]
 
     def react(
-        self, dialogues: Sequence[Dialogue], cards: Sequence[ItemCard], replies: Sequence[Utterance], *, seed: int
+        self,
+        dialogues: Sequence[Dialogue],
+        cards: Sequence[ItemCard],
+        replies: Sequence[Utterance],
+        *,
+        seed: int,
     ) -> list[Feedback]:
         """Decide about one reply a dialogue and say so in words."""
         users = [dialogue.user for dialogue in dialogues]
@@ -128,7 +133,12 @@ class FilmViewers:
         slots = self._chat.slots
         prompts = [
             viewer_reaction_prompt(
-                wish, reply.raw if slots else reply.text, made.level, made.complaint, goes_on=stop is None, slots=slots
+                wish,
+                reply.raw if slots else reply.text,
+                made.level,
+                made.complaint,
+                goes_on=stop is None,
+                slots=slots,
             )
             for wish, reply, made, stop in zip(wishes, replies, decisions, stops, strict=True)
         ]

@@ -39,10 +39,10 @@ def _card(rng: np.random.Generator) -> ItemCard:
 
 def _free_text(said: str, rng: np.random.Generator, remarks: Sequence[str], words: Sequence[str]) -> str:
     if remarks and rng.random() < 0.15:
-        return remarks[rng.integers(len(remarks))]
+        return remarks[int(rng.integers(len(remarks)))]
     if words and rng.random() < 0.3:
         for slot in ("<genre>", "<mood>"):
-            said = said.replace(slot, words[rng.integers(len(words))])
+            said = said.replace(slot, words[int(rng.integers(len(words)))])
     return said
 
 

@@ -12,7 +12,7 @@ from simulators.world.catalogue import Catalogue
 from simulators.world.oracle import Oracle
 
 SLATE = 10
-POPULAR_SHARE = 0.5
+BROWSED_SHARE = 0.5
 POSITION = "position"
 START_S = 1_700_000_000
 _CELLS = 4_000_000  # users x films drawn at once, to bound memory
@@ -23,7 +23,8 @@ def simulate_log(
 ) -> pd.DataFrame:
     """Impressions of slates of ten and the level that each reached; no film is shown twice to a user.
 
-    Half of the slates are drawn by fame, the others evenly from the films not yet shown. Cost: users x films.
+    Half of the slates come from browsing, where fame and the user's own taste decide what is met; the others are drawn
+    evenly from the films not yet shown. Cost: users x films.
 
     Args:
         oracle: Decides the levels.
@@ -50,7 +51,7 @@ def simulate_log(
             f"`users` must not hold a user twice; got {len(shown) - len(np.unique(shown))} repeats."
         )
     rng = np.random.default_rng((seed, 3))
-    items = _draw_slates(np.log(oracle.exposure()), len(shown), impressions_per_user, rng)
+    items = _draw_slates(oracle, shown, len(catalogue), impressions_per_user, rng)
     rows = np.repeat(shown, impressions_per_user)
     position = np.tile(np.arange(impressions_per_user) % SLATE, len(shown))
     levels = oracle.levels(rows, items.ravel(), rng.random(len(rows)), position=position)
@@ -66,12 +67,15 @@ def simulate_log(
 
 
 def _draw_slates(
-    log_fame: NDArray[np.float64], n_users: int, per_user: int, rng: np.random.Generator
+    oracle: Oracle, users: NDArray[np.int64], n_items: int, per_user: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Films shown to each user in order, shape (n_users, per_user), without repeats."""
+    """Films shown to each user in order, shape (B, per_user), without repeats."""
+    n_users = len(users)
     slates = -(-per_user // SLATE)
-    popular = np.repeat(rng.random((n_users, slates)) < POPULAR_SHARE, SLATE, axis=1)[:, :per_user]
-    blocks = [_fill(popular[rows], log_fame, rng) for rows in _blocks(n_users, len(log_fame))]
+    browsed = np.repeat(rng.random((n_users, slates)) < BROWSED_SHARE, SLATE, axis=1)[:, :per_user]
+    blocks = [
+        _fill(browsed[rows], oracle.browsing_logits(users[rows]), rng) for rows in _blocks(n_users, n_items)
+    ]
     return np.concatenate(blocks) if blocks else np.zeros((0, per_user), np.int64)
 
 
@@ -82,28 +86,30 @@ def _blocks(n_users: int, n_items: int) -> Iterator[slice]:
 
 
 def _fill(
-    popular: NDArray[np.bool_], log_fame: NDArray[np.float64], rng: np.random.Generator
+    browsed: NDArray[np.bool_], logits: NDArray[np.float32], rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Fill popular places by fame without replacement, then the others evenly from what is left.
+    """Fill browsed places by the logits without replacement, then the others evenly from what is left.
 
     Adding Gumbel noise to log weights and taking the largest draws without replacement: Kool et al. (2019),
     "Stochastic Beams and Where to Find Them", ICML.
+
+    Args:
+        browsed: Which places are browsed. Shape (B, places).
+        logits: Log weights of the films. Shape (B, I).
+        rng: Source of every draw.
     """
-    n_users, per_user = popular.shape
-    shape = (n_users, len(log_fame))
-    exponential = np.maximum(rng.standard_exponential(shape, dtype=np.float32), np.finfo(np.float32).tiny)
-    keys = log_fame.astype(np.float32) - np.log(exponential)
-    famous = _largest(keys, per_user)
-    n_popular = popular.sum(axis=1, keepdims=True)
-    even = rng.random(shape, dtype=np.float32)
-    taken = np.arange(per_user) < n_popular
-    row = np.broadcast_to(np.arange(n_users)[:, None], famous.shape)
-    even[row[taken], famous[taken]] = -1.0
-    others = _largest(even, per_user)
-    nth_popular = np.maximum(np.cumsum(popular, axis=1) - 1, 0)
-    nth_other = np.maximum(np.cumsum(~popular, axis=1) - 1, 0)
-    from_fame = np.take_along_axis(famous, nth_popular, axis=1)
-    return np.where(popular, from_fame, np.take_along_axis(others, nth_other, axis=1))
+    exponential = np.maximum(rng.standard_exponential(logits.shape, dtype=np.float32), np.finfo(np.float32).tiny)
+    met = _largest(logits - np.log(exponential), browsed.shape[1])
+    n_browsed = browsed.sum(axis=1, keepdims=True)
+    even = rng.random(logits.shape, dtype=np.float32)
+    taken = np.arange(browsed.shape[1]) < n_browsed
+    row = np.broadcast_to(np.arange(len(met))[:, None], met.shape)
+    even[row[taken], met[taken]] = -1.0
+    others = _largest(even, browsed.shape[1])
+    nth_browsed = np.maximum(np.cumsum(browsed, axis=1) - 1, 0)
+    nth_other = np.maximum(np.cumsum(~browsed, axis=1) - 1, 0)
+    from_browsing = np.take_along_axis(met, nth_browsed, axis=1)
+    return np.where(browsed, from_browsing, np.take_along_axis(others, nth_other, axis=1))
 
 
 def _largest(keys: NDArray[np.float32], k: int) -> NDArray[np.int64]:

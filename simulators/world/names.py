@@ -25,11 +25,11 @@ NOUNS = {
     "documentary": "Lighthouse Glacier Market Beehive Workshop Library Harbour Marathon Quarry".split(),
 }
 ADJECTIVES = (
-    "Amber Bitter Borrowed Brass Broken Careless Copper Crooked Distant Dusty Empty Endless Faded Faithful "
-    "Fearless Forgotten Frozen Gilded Tarnished Green Hidden Hollow Hungry Idle Inquisitive Ivory Jagged Lopsided "
-    "Lonely Lucky Marble Midnight Missing Modest Muddy Narrow Nameless Northern Paper Patient Pale Quiet "
-    "Reckless Restless Rusty Russet Sunken Seventh Silver Sleepless Stolen Stubborn Tangled Timid "
-    "Unfinished Velvet Wandering Wayward Wicker Yellow"
+    "Amber Bitter Borrowed Brass Broken Careless Copper Crooked Distant Dusty Empty Endless Faded "
+    "Faithful Fearless Forgotten Frozen Gilded Tarnished Green Hidden Hollow Hungry Idle Inquisitive "
+    "Ivory Jagged Lopsided Lonely Lucky Marble Midnight Missing Modest Muddy Narrow Nameless Northern "
+    "Paper Patient Pale Quiet Reckless Restless Rusty Russet Sunken Seventh Silver Sleepless Stolen "
+    "Stubborn Tangled Timid Unfinished Velvet Wandering Wayward Wicker Yellow"
 ).split()
 PLACES = (
     "Aldermere Ashcombe Bellwick Brackenhall Calverose Carrowmoor Cindervale Dunmarrow Eastermoor Elderfen "

@@ -17,6 +17,9 @@ from simulators.world.population import Truth
 REPLY_SHIFT = 0.5
 """Logits that one unit of reply utility adds to each step of interest."""
 
+FAME_WEIGHT, SEARCH_WEIGHT = 0.7, 0.8
+"""How much fame (in logits) and own taste (logits a unit of utility) decide what a browsing user comes across."""
+
 SPOKEN_SHIFT = 1.0
 """Logits that each step of interest gains where a user asked for one film, not a slate."""
 
@@ -195,9 +198,16 @@ class Oracle:
                 wish["mood"] = self._catalogue.feature_names[column].partition("=")[2]
         return wishes
 
-    def exposure(self) -> NDArray[np.float64]:
-        """How often each film is shown by a logging policy that follows fame, shape (I,), sums to 1."""
-        return self._truth.popularity.copy()
+    def browsing_logits(self, users: ArrayLike) -> NDArray[np.float32]:
+        """How much likelier than another each film is to come before each user's eyes when browsing. Shape (B, I).
+
+        Fame brings a film to everyone; what users search and click brings the films of their taste.
+        """
+        u = self._users(users)
+        utility = self._truth.taste[u] @ self._truth.item_vectors.T + self._truth.item_quality
+        utility = (utility - np.float32(self._mean)) / np.float32(self._deviation)
+        fame = np.log(self._truth.popularity).astype(np.float32)
+        return np.asarray(FAME_WEIGHT * fame + SEARCH_WEIGHT * utility, np.float32)
 
     def _columns(self, group: str) -> NDArray[np.int64]:
         names = self._catalogue.feature_names

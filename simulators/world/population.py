@@ -12,9 +12,10 @@ from persona.rewards.attributes import ATTRIBUTES
 from simulators.errors import WorldError
 from simulators.world.catalogue import Catalogue
 
-N_ARCHETYPES = 12
-N_HIDDEN = 6
-SHARES = {"attributes": 0.5, "hidden": 0.2, "quality": 0.3}
+N_ARCHETYPES = 8
+N_HIDDEN = 4
+INDIVIDUALITY = 0.35
+SHARES = {"attributes": 0.65, "hidden": 0.15, "quality": 0.2}
 """Share of the variance of utility over random user-film pairs that each cause has."""
 
 GROUP_SCALES = {"genre": 1.0, "mood": 0.9, "era": 0.6, "pace": 0.6, "length": 0.25}
@@ -103,7 +104,7 @@ def draw_population(catalogue: Catalogue, n_users: int, *, seed: int) -> Truth:
     hidden = rng.normal(size=(n_users, N_HIDDEN))
     hidden *= np.sqrt(SHARES["hidden"]) / _pair_deviation(hidden, hidden_vectors)
     quality = rng.normal(size=len(catalogue))
-    fame = 0.8 * quality + 0.9 * rng.normal(size=len(catalogue))
+    fame = 0.6 * quality + 0.7 * rng.normal(size=len(catalogue))
     style, patience, noise = draw_manners(n_users, seed=seed)
     return Truth(
         taste=np.concatenate([visible, hidden], axis=1).astype(np.float32),
@@ -162,7 +163,7 @@ def _draw_tastes(
     archetypes = rng.normal(size=(N_ARCHETYPES, len(scales)))
     mixture = rng.dirichlet(np.full(N_ARCHETYPES, 0.15), size=n_users)
     tastes: NDArray[np.float64] = (
-        mixture @ archetypes + 0.6 * rng.normal(size=(n_users, len(scales)))
+        mixture @ archetypes + INDIVIDUALITY * rng.normal(size=(n_users, len(scales)))
     ) * scales
     return tastes
 

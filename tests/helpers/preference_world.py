@@ -57,7 +57,7 @@ def make_world(
     common = rng.normal(size=ATTRIBUTES)
     common /= np.linalg.norm(common)
     basis, _ = np.linalg.qr(rng.normal(size=(ATTRIBUTES, TASTE_DIMS)))
-    weights = 1.2 * common + 1.3 * rng.normal(size=(users, TASTE_DIMS)) @ basis.T
+    weights = 1.4 * common + 1.5 * rng.normal(size=(users, TASTE_DIMS)) @ basis.T
     who = np.repeat(np.arange(users), comparisons)
     prompt = rng.integers(prompts, size=len(who))
     first = rng.integers(replies_per_prompt, size=len(who))

@@ -63,7 +63,9 @@ def tiny_llama(vocabulary: int, *, seed: int = 0, width: int = 32, layers: int =
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():  # livelier than the usual start, so that contexts change what is likely
+    for (
+        parameter
+    ) in model.parameters():  # livelier than the usual start, so that contexts change what is likely
         if parameter.ndim == 2:
             parameter.data.normal_(0.0, 0.2, generator=generator)
     return model

@@ -45,7 +45,9 @@ def test_slots_and_named_facts_are_not_counted() -> None:
 
 def test_longer_facts_are_left_out_before_shorter_ones() -> None:
     kept = measure_attributes(["see  now"])
-    np.testing.assert_array_equal(kept, measure_attributes(["see Love Actually now"], [["Love", "Love Actually"]]))
+    np.testing.assert_array_equal(
+        kept, measure_attributes(["see Love Actually now"], [["Love", "Love Actually"]])
+    )
 
 
 def test_a_reply_without_words_has_neutral_plainness() -> None:

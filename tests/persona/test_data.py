@@ -195,7 +195,8 @@ class TestReader:
         assert indexed.table.users.tolist() == [0, 1, 0]
         assert indexed.table.prompts.tolist() == [0, 1, 0]
         shown = [
-            (indexed.prompts[indexed.reply_prompts[row]], indexed.replies[row]) for row in indexed.table.rejected
+            (indexed.prompts[indexed.reply_prompts[row]], indexed.replies[row])
+            for row in indexed.table.rejected
         ]
         assert shown == [("p", "b"), (messages, "a"), ("p", "c")]
         assert len(indexed.replies) == 5
@@ -203,14 +204,20 @@ class TestReader:
     @pytest.mark.parametrize(
         ("row", "message"),
         [
-            ({**ROW, "chosen": None}, r"`chosen` must be there in every row; got missing values in 1 rows.*\[2\]"),
+            (
+                {**ROW, "chosen": None},
+                r"`chosen` must be there in every row; got missing values in 1 rows.*\[2\]",
+            ),
             ({**ROW, "user_id": float("nan")}, r"`user_id` must be there.*\[2\]"),
             ({**ROW, "user_id": 1.5}, r"`user_id` must be text or a whole number.*\[2\]"),
             ({**ROW, "prompt": []}, r"`prompt` must be text or a list of messages.*\[2\]"),
             ({**ROW, "prompt": [{"role": "user"}]}, r"`prompt` must be text or a list of messages.*\[2\]"),
             ({**ROW, "rejected": "  "}, r"`rejected` must be text that is not blank.*\[2\]"),
             ({**ROW, "chosen": 3}, r"`chosen` must be text that is not blank.*\[2\]"),
-            ({**ROW, "chosen": "no"}, r"`chosen` and `rejected` must differ; got equal replies in 1 rows.*\[2\]"),
+            (
+                {**ROW, "chosen": "no"},
+                r"`chosen` and `rejected` must differ; got equal replies in 1 rows.*\[2\]",
+            ),
             ([1], "row 2 is a list"),
         ],
     )

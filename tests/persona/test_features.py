@@ -111,7 +111,9 @@ def test_saved_featurizer_transforms_to_the_same_bits(tmp_path: Path) -> None:
     hidden = torch.randn(40, 6, generator=torch.Generator().manual_seed(0))
     fitted = TextFeaturizer.fit(texts, hidden, hidden_dim=2)
     fitted.save(tmp_path)
-    assert torch.equal(TextFeaturizer.load(tmp_path).transform(texts, hidden), fitted.transform(texts, hidden))
+    assert torch.equal(
+        TextFeaturizer.load(tmp_path).transform(texts, hidden), fitted.transform(texts, hidden)
+    )
 
 
 def test_a_featurizer_of_other_counts_is_refused(tmp_path: Path) -> None:
@@ -138,7 +140,9 @@ def test_probe_reads_a_linear_attribute_and_not_noise() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(600, 5))
     attributes = np.stack([features @ np.arange(5.0), rng.normal(size=600), np.ones(600)], axis=1)
-    scores = probe_attributes(torch.from_numpy(features), attributes, seed=0, names=("linear", "noise", "flat"))
+    scores = probe_attributes(
+        torch.from_numpy(features), attributes, seed=0, names=("linear", "noise", "flat")
+    )
     assert scores["linear"] > 0.99
     assert abs(scores["noise"]) < 0.1
     assert np.isnan(scores["flat"])

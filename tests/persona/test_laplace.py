@@ -9,7 +9,9 @@ from persona.errors import ShapeError
 from persona.profiles import logistic_posterior, predictive_probability
 
 
-def problem(rows: int, pairs: int, latent: int, scale: float = 1.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def problem(
+    rows: int, pairs: int, latent: int, scale: float = 1.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(0)
     u = scale * torch.randn(rows, pairs, latent, generator=rng)
     offset = torch.randn(rows, pairs, generator=rng)

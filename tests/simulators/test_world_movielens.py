@@ -21,15 +21,16 @@ def test_every_layout_gives_the_same_films_and_ratings(layout: str, tmp_path: Pa
     data = read_movielens(tmp_path)
     films = data.catalogue.films
     assert films["item_id"].tolist() == [str(film[0]) for film in FILMS]
-    assert films["title"].tolist() == [
-        *("The Amber Orchard", "Café of Dunmarrow", "Crooked Comet", "La Promesse", "Seven Nights, Two
-        Doors"), *("Untold", "Paper Kite", "Quiet Vault"),
-    ]
+    titles = films["title"].tolist()
+    assert titles[:4] == ["The Amber Orchard", "Café of Dunmarrow", "Crooked Comet", "La Promesse"]
+    assert titles[4:] == ["Seven Nights, Two Doors", "Untold", "Paper Kite", "Quiet Vault"]
     assert films["year"].tolist() == [film[2] for film in FILMS]
-    assert films["genres"].tolist()[:6] == [
-        *(("comedy", "romance"), ("drama",), ("science fiction", "thriller"), ("drama", "war"), ("film
-        noir",)), (),
+    assert films["genres"].tolist()[:3] == [
+        ("comedy", "romance"),
+        ("drama",),
+        ("science fiction", "thriller"),
     ]
+    assert films["genres"].tolist()[3:6] == [("drama", "war"), ("film noir",), ()]
     row = {film[0]: i for i, film in enumerate(FILMS)}
     expected = sorted((str(u), time, row[i], stars) for u, i, stars, time in RATINGS)
     ids = pd.Series(data.user_ids)[data.ratings["user"]]
@@ -103,23 +104,26 @@ def truncate(name: str, lines: int) -> Callable[[Path], None]:
     return change
 
 
-U, I, S, T = RATINGS[1]
-SECOND = f"{U}\t{I}\t{S:g}\t{T}"
+U, F, S, T = RATINGS[1]
+SECOND = f"{U}\t{F}\t{S:g}\t{T}"
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (replace("toy.inter", SECOND, f"{U}\t{I}\tx\t{T}"), r"toy.inter row 3: `rating` must be .* got 'x'"),
-        (replace("toy.inter", SECOND, f"{U}\t{I}\t7\t{T}"), r"toy.inter row 3: .*0.5 to 5; got '7'"),
-        (replace("toy.inter", SECOND, f"{U}\t{I}\t\t{T}"), r"toy.inter row 3: `rating` .* got nan"),
-        (replace("toy.inter", SECOND, f"{U}\t{I}\t3\tinf"), r"row 3: `timestamp` .* got 'inf'"),
-        (replace("toy.inter", SECOND, f"\t{I}\t3\t{T}"), r"row 3: `user_id` must be an id; got nan"),
+        (replace("toy.inter", SECOND, f"{U}\t{F}\tx\t{T}"), r"toy.inter row 3: `rating` must be .* got 'x'"),
+        (replace("toy.inter", SECOND, f"{U}\t{F}\t7\t{T}"), r"toy.inter row 3: .*0.5 to 5; got '7'"),
+        (replace("toy.inter", SECOND, f"{U}\t{F}\t\t{T}"), r"toy.inter row 3: `rating` .* got nan"),
+        (replace("toy.inter", SECOND, f"{U}\t{F}\t3\tinf"), r"row 3: `timestamp` .* got 'inf'"),
+        (replace("toy.inter", SECOND, f"\t{F}\t3\t{T}"), r"row 3: `user_id` must be an id; got nan"),
         (replace("toy.inter", SECOND, f"{U}\t777\t3\t{T}"), r"row 3: `item_id` .* list of films; got '777'"),
-        (replace("toy.inter", SECOND, f"{U}\t{I}\t3"), r"toy.inter row 3: must have 4 columns; got 3"),
+        (replace("toy.inter", SECOND, f"{U}\t{F}\t3"), r"toy.inter row 3: must have 4 columns; got 3"),
         (replace("toy.inter", SECOND, SECOND + "\t9"), r"toy.inter row 3: must have 4 columns; got 5"),
-        (replace("toy.inter", "rating:float", "liked:float"), r"toy.inter row 1: must name .*rating.* got
-        'user"), (truncate("toy.inter", 1), r"toy.inter: must hold at least one rating; got none"),
+        (
+            replace("toy.inter", "rating:float", "liked:float"),
+            r"toy.inter row 1: must name .*rating.* got 'u",
+        ),
+        (truncate("toy.inter", 1), r"toy.inter: must hold at least one rating; got none"),
         (truncate("toy.inter", 0), r"toy.inter row 1: must name the columns .* got ''"),
         (truncate("toy.item", 1), r"toy.item: must hold at least one film; got none"),
         (truncate("toy.item", 0), r"toy.item row 1: must name the columns .* got \[\]"),

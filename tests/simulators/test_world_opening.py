@@ -129,7 +129,7 @@ def largest_correlation(shown: np.ndarray, hidden: list[np.ndarray]) -> float:
     def standardise(columns: np.ndarray | list[np.ndarray]) -> np.ndarray:
         table = np.asarray([np.asarray(column, float) for column in columns])
         table = table[table.std(axis=1) > 1e-12]
-        return (table - table.mean(axis=1, keepdims=True)) / table.std(axis=1, keepdims=True)
+        return np.asarray((table - table.mean(axis=1, keepdims=True)) / table.std(axis=1, keepdims=True))
 
     left, right = standardise(shown), standardise(hidden)
     return float(np.abs(left @ right.T / left.shape[1]).max())

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from simulators.errors import CatalogueError, UnknownUserError, WorldError
 from simulators.world import NestedChoice, Oracle, Truth, draw_population, invent_catalogue
 from simulators.world.oracle import REPLY_SHIFT, SPOKEN_SHIFT
 
@@ -27,7 +26,7 @@ def test_item_utilities_are_standardised_over_all_pairs() -> None:
 
 
 def test_item_utility_of_one_pair_is_taste_times_vector_plus_quality() -> None:
-    raw = [float(TRUTH.taste[u] @ TRUTH.item_vectors[i] + TRUTH.item_quality[i]) for u, i in [(3, 9), (3, 10)]]
+    raw = [float(TRUTH.taste[3] @ TRUTH.item_vectors[i] + TRUTH.item_quality[i]) for i in (9, 10)]
     gap = ORACLE.item_utility([3], [9]) - ORACLE.item_utility([3], [10])
     assert gap[0] == pytest.approx((raw[0] - raw[1]) / TRUTH.utility_scale()[1], abs=1e-5)
 
@@ -113,8 +112,9 @@ def test_wishes_follow_taste() -> None:
 
 def test_wishes_can_be_granted() -> None:
     films = CATALOGUE.films
-    held = {(genre, mood) for genres, mood in zip(films["genres"], films["mood"], strict=True) for genre in
-    genres} wishes = ORACLE.wish(np.repeat(np.arange(30), 20), np.random.default_rng(4).random(600))
+    pairs = zip(films["genres"], films["mood"], strict=True)
+    held = {(genre, mood) for genres, mood in pairs for genre in genres}
+    wishes = ORACLE.wish(np.repeat(np.arange(30), 20), np.random.default_rng(4).random(600))
     assert {(wish["genre"], wish["mood"]) for wish in wishes} <= held
 
 
@@ -130,32 +130,10 @@ def test_the_truth_is_not_among_the_public_attributes() -> None:
     assert not any(isinstance(value, (Truth, np.ndarray)) for value in public)
 
 
-def test_exposure_is_a_distribution_that_the_caller_may_change() -> None:
-    exposure = ORACLE.exposure()
-    assert exposure.sum() == pytest.approx(1)
-    exposure[:] = 0
-    assert ORACLE.exposure().sum() == pytest.approx(1)
-
-
-def test_patience_is_each_users_own() -> None:
-    assert ORACLE.patience([3, 1]).tolist() == [TRUTH.patience[3], TRUTH.patience[1]]
-
-
-def test_unknown_rows_and_wrong_shapes_are_refused() -> None:
-    with pytest.raises(UnknownUserError, match=r"0\.\.29; got \[30, 99\]"):
-        ORACLE.patience([1, 30, 99])
-    with pytest.raises(CatalogueError, match=r"0\.\.199; got \[-1\]"):
-        ORACLE.item_utility([0], [-1])
-    with pytest.raises(WorldError, match=r"same shape; got \(2,\) and \(1,\)"):
-        ORACLE.item_utility([0, 1], [0])
-    with pytest.raises(WorldError, match=r"\(1, 6\); got \(1, 5\)"):
-        ORACLE.reply_utility([0], np.zeros((1, 5)))
-    with pytest.raises(WorldError, match=r"must be 2 numbers in \[0, 1\], one a row; got shape \(1,\)"):
-        ORACLE.levels([0, 1], [0, 1], [0.5])
-    with pytest.raises(WorldError, match=r"must be 1 numbers in \[0, 1\]"):
-        ORACLE.levels([0], [0], [1.5])
-
-
-def test_an_oracle_needs_the_truth_of_its_catalogue() -> None:
-    with pytest.raises(WorldError, match=r"catalogue's 10 films and \d+ features; got 200 films"):
-        Oracle(TRUTH, invent_catalogue(10, seed=0), CHOICE)
+def test_browsing_follows_fame_and_taste() -> None:
+    users, items = np.repeat(np.arange(30), len(CATALOGUE)), np.tile(np.arange(len(CATALOGUE)), 30)
+    logits = ORACLE.browsing_logits(np.arange(30))
+    utility = ORACLE.item_utility(users, items).reshape(logits.shape)
+    own = logits - logits.mean(axis=0)
+    taste = utility - utility.mean(axis=0)
+    assert np.corrcoef(own.ravel(), taste.ravel())[0, 1] > 0.99  # fame is the same for all, so only taste is left

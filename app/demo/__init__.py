@@ -1,0 +1,1 @@
+"""The demo in the browser: sliders beside a conversation, and a user learned from choices."""

@@ -1,0 +1,199 @@
+"""Learning one person from choices between two replies: what to ask next, and what the choices tell.
+
+A lesson is plain data for one session; the teacher is shared by all sessions and never changes.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.errors import TalkError
+from app.pipeline.replies import ReplyPool
+from persona.profiles.latent import LatentProfile
+from persona.rewards.attributes import ATTRIBUTES
+from persona.types import ContextPairs, Posterior
+
+_CANDIDATES = 256
+_SURE = 0.8
+
+MORE_AND_LESS = {
+    "brevity": ("shorter replies", "longer replies"),
+    "warmth": ("warmer words", "cooler words"),
+    "plainness": ("plainer words", "richer words"),
+    "reasons": ("more reasons", "fewer reasons"),
+    "curiosity": ("more questions", "fewer questions"),
+    "enthusiasm": ("more excitement", "a calmer tone"),
+}
+"""What more, and less, of each attribute means in words."""
+
+
+class Offer(NamedTuple):
+    """Two replies to one question, as rows of the pool."""
+
+    first: int
+    second: int
+
+
+class Pick(NamedTuple):
+    """An offer with the side that was preferred: 0 the first, 1 the second."""
+
+    offer: Offer
+    side: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What one person has chosen so far, and what is on offer.
+
+    Attributes:
+        picks: Oldest first.
+        offer: The two replies to choose between.
+        skipped: Offers that were passed on.
+        seed: Draws which replies are offered.
+    """
+
+    picks: tuple[Pick, ...]
+    offer: Offer
+    skipped: int = 0
+    seed: int = 0
+
+
+class Belief(NamedTuple):
+    """How much more than the average user a person wants of each attribute, in logits a deviation.
+
+    mean: Shape (A,).
+    std: Standard deviation of the belief. Shape (A,).
+    """
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+    def probability_of_more(self) -> list[float]:
+        """Probability that the person wants more of each attribute than the average user does."""
+        return [
+            0.5 * (1 + math.erf(m / (s * math.sqrt(2)))) for m, s in zip(self.mean, self.std, strict=True)
+        ]
+
+
+class Teacher:
+    """Turns choices into a posterior, and the posterior into the next question.
+
+    Args:
+        pool: Replies to choose between, with their features and measured attributes.
+        profile: The trained latent profile.
+    """
+
+    def __init__(self, pool: ReplyPool, profile: LatentProfile) -> None:
+        """Prepare everything that does not depend on the person."""
+        self._profile = profile
+        self._per_prompt = len(pool.replies) // len(pool.prompts)
+        self._prompts = len(pool.prompts)
+        _, self._text_of = np.unique([reply.text for reply in pool.replies], return_inverse=True)
+        with torch.inference_mode():
+            self._lifted = profile.lift(pool.features).clone()
+            self._to_attributes = (
+                _regression(pool.attributes) @ self._lifted.double() @ profile.head.double().T
+            )
+
+    def begin(self, seed: int = 0) -> Lesson:
+        """A person of whom nothing is known, with a first offer."""
+        return self._with_offer(Lesson((), Offer(0, 0), seed=seed))
+
+    def pick(self, lesson: Lesson, side: int) -> Lesson:
+        """The lesson after the first (0) or the second (1) reply on offer was preferred, with a new offer."""
+        return self._with_offer(replace(lesson, picks=(*lesson.picks, Pick(lesson.offer, side))))
+
+    def skip(self, lesson: Lesson) -> Lesson:
+        """The lesson with another offer and nothing learned."""
+        return self._with_offer(replace(lesson, skipped=lesson.skipped + 1))
+
+    def undo(self, lesson: Lesson) -> Lesson:
+        """The lesson without its last pick, which is on offer again.
+
+        Raises:
+            TalkError: Nothing was picked yet.
+        """
+        if not lesson.picks:
+            raise TalkError("There must be a choice to take back; got none yet. Pick one of the two replies.")
+        return replace(lesson, picks=lesson.picks[:-1], offer=lesson.picks[-1].offer)
+
+    def posterior(self, lesson: Lesson) -> Posterior:
+        """Belief about the person's latent: mean (1, Z), covariance (1, Z, Z); the prior before the first pick."""
+        chosen = [pick.offer[pick.side] for pick in lesson.picks]
+        rejected = [pick.offer[1 - pick.side] for pick in lesson.picks]
+        difference = self._lifted[chosen] - self._lifted[rejected]
+        with torch.inference_mode():
+            return self._profile.encode(
+                ContextPairs(difference[None], torch.ones(1, len(chosen), dtype=torch.bool))
+            )
+
+    def belief(self, lesson: Lesson) -> Belief:
+        """The posterior reward, less the average user's, as a linear function of the measured attributes.
+
+        Over the replies of the pool, z . W g is regressed on the attributes by least squares; that map is linear in
+        z, so the Gaussian over z gives a Gaussian over its coefficients.
+        """
+        mean, covariance = (part[0].double() for part in self.posterior(lesson))
+        spread = self._to_attributes @ covariance @ self._to_attributes.T
+        return Belief((self._to_attributes @ mean).numpy(), spread.diagonal().clamp_min(1e-12).sqrt().numpy())
+
+    def _with_offer(self, lesson: Lesson) -> Lesson:
+        """Of many random pairs, the one whose answer would tell most.
+
+        That is the one of largest p (1 - p) v, with p the probability of the first and v the variance of the
+        log-odds: the expected gain in information, to first order.
+
+        Source: MacKay (1992), "Information-Based Objective Functions for Active Data Selection".
+        """
+        rng = np.random.default_rng((lesson.seed, len(lesson.picks), lesson.skipped))
+        start = rng.integers(self._prompts, size=_CANDIDATES) * self._per_prompt
+        one = rng.integers(self._per_prompt, size=_CANDIDATES)
+        step = rng.integers(1, self._per_prompt, size=_CANDIDATES)
+        first, second = start + one, start + (one + step) % self._per_prompt
+        posterior = self.posterior(lesson)
+        with torch.inference_mode():
+            difference = (self._lifted[first] - self._lifted[second])[None]
+            _, variance = self._profile.log_odds(posterior, difference)
+            p = self._profile.predict(posterior, difference)
+        gain = np.where(
+            self._text_of[first] == self._text_of[second], -1.0, (p * (1 - p) * variance)[0].numpy()
+        )
+        best = int(gain.argmax())
+        return replace(lesson, offer=Offer(int(first[best]), int(second[best])))
+
+
+def describe(belief: Belief, picks: int) -> str:
+    """What the choices tell, in a sentence or two of Markdown.
+
+    Args:
+        belief: After those choices.
+        picks: How many there were.
+    """
+    if not picks:
+        return (
+            "Nothing is known of you yet: you are the average user. Pick the reply that you would rather get."
+        )
+    chances = belief.probability_of_more()
+    known = sorted(
+        (max(p, 1 - p), MORE_AND_LESS[name][p < 0.5])
+        for name, p in zip(ATTRIBUTES, chances, strict=True)
+        if max(p, 1 - p) >= _SURE
+    )[::-1]
+    open_ones = [name for name, p in zip(ATTRIBUTES, chances, strict=True) if max(p, 1 - p) < _SURE]
+    counted = "1 choice" if picks == 1 else f"{picks} choices"
+    if not known:
+        return f"After {counted} nothing is sure yet. A few more will tell."
+    wanted = ", ".join(f"**{words}** ({min(chance, 0.99):.0%} sure)" for chance, words in known)
+    rest = f" Still open: {', '.join(open_ones)}." if open_ones else ""
+    return f"After {counted} you seem to want {wanted}, compared with the average user.{rest}"
+
+
+def _regression(attributes: NDArray[np.float64]) -> Tensor:
+    """The matrix that turns N values into their least-squares coefficients on the attributes. Shape (A, N)."""
+    design = np.column_stack([attributes, np.ones(len(attributes))])
+    return torch.from_numpy(np.linalg.pinv(design)[: attributes.shape[1]])

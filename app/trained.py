@@ -1,0 +1,188 @@
+"""A finished run, opened for people: the trained agent, the pool of replies, and what was learned about users."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from app.config import RunConfig
+from app.errors import StoreError, TalkError
+from app.manifest import MANIFEST, hash_files, read_manifest
+from app.pipeline.context import FILM_WORLD, RunContext
+from app.pipeline.policy import load_policy
+from app.pipeline.preferences import load_profile
+from app.pipeline.replies import ReplyPool, load_replies
+from app.pipeline.rounds import agent_of, stage_before
+from app.store import RECORD
+from persona.profiles.direction import direction_from_sliders
+from persona.profiles.latent import LatentProfile
+from persona.types import Condition
+from recsys.models.gnolr import Gnolr
+from simulators.agent import Recommender
+from simulators.grounding import reply_attributes
+from simulators.types import Dialogue, ItemCard, Utterance
+
+RUNS = Path("runs")
+"""Where `persona run` puts its folders unless told otherwise."""
+
+
+class TrainedRun:
+    """What a finished run offers to people; every method may be called from several threads.
+
+    Args:
+        run: The run's configuration and world.
+        agent: Finds a film and words it, with the policy of the last round.
+        pool: Replies of the base model that people may compare.
+        profile: What comparisons tell about a user.
+    """
+
+    def __init__(self, run: RunContext, agent: Recommender, pool: ReplyPool, profile: LatentProfile) -> None:
+        """See the arguments; use `TrainedRun.open`."""
+        self.run = run
+        self.pool = pool
+        self.profile = profile
+        self._agent = agent
+        # The gate of the policy is set for one batch at a time, so two people must not generate at once.
+        self._turn = Lock()
+
+    @classmethod
+    def open(cls, folder: Path) -> "TrainedRun":
+        """Load the last policy, the last retriever, the latent profile and the catalogue of a run.
+
+        Args:
+            folder: A folder that `persona run` made.
+
+        Raises:
+            StoreError: There is no run in the folder, its training is not finished, its configuration is not
+                one of this version, or its data have changed since.
+        """
+        manifest = read_manifest(folder)
+        config = _read_config(folder, manifest)
+        if missing := [name for name in needed_stages(config) if not (folder / "stages" / name).is_dir()]:
+            raise StoreError(
+                f"A run must have finished its training; got {folder} without its stage `{missing[0]}`. Go on "
+                f"with it by `persona run --resume --out {folder}` and the settings that it began with."
+            )
+        if config.catalogue != FILM_WORLD and hash_files(Path(config.catalogue)) != manifest["data_hashes"]:
+            raise StoreError(
+                f"The data must be those that the run was made from; got another content of {config.catalogue}. "
+                "Restore the folder, or make a new run."
+            )
+        run = RunContext(config, folder)
+        policy_stage, retrieval_stage = stage_before(config.rounds + 1)
+        retriever = Gnolr.load(run.stage(retrieval_stage) / "gnolr")
+        agent = agent_of(run, load_policy(run, policy_stage), retriever)
+        return cls(run, agent, load_replies(run), load_profile(run))
+
+    def condition(self, sliders: Mapping[str, float], latent: Tensor | None = None) -> Condition:
+        """What the policy is told about one person.
+
+        Args:
+            sliders: Wanted amount by attribute, -1 to 1; those not named are 0.
+            latent: Mean of what was learned from the person's choices. Shape (Z,); None for nothing.
+
+        Returns:
+            One row; all zeros is the average user.
+
+        Raises:
+            DataError: An unknown attribute, or a value outside -1..1.
+        """
+        direction = direction_from_sliders(sliders, unit=False)
+        known = torch.zeros(self.profile.latent_dim) if latent is None else latent
+        return Condition(known[None], direction[None], (None,))
+
+    def recommend(self, dialogue: Dialogue, said: Utterance, met: Mapping[int, int]) -> ItemCard:
+        """The best film that the person has not met, of the genre named last, if any was named.
+
+        Args:
+            dialogue: The conversation so far; its films are not brought again.
+            said: What the person said last.
+            met: Level of interest, 0..4, by the row of the film; these are not brought again either.
+
+        Raises:
+            TalkError: Every film was met.
+        """
+        size = len(self.run.world.catalogue)
+        if len({*met, *(turn.card.item for turn in dialogue.turns)}) >= size:
+            raise TalkError(f"There must be a film that was not met yet; got all {size} met. Start again.")
+        items = np.asarray(sorted(met), dtype=np.int64)
+        values = np.asarray([met[item] + 1 for item in items.tolist()], dtype=np.float32)
+        history = csr_array((values, items, [0, len(items)]), shape=(1, size))
+        return self._agent.choose([dialogue], [said], history)[0]
+
+    def reply(
+        self, dialogue: Dialogue, said: Utterance, card: ItemCard, condition: Condition, *, seed: int
+    ) -> tuple[Utterance, Utterance]:
+        """The reply under the person's own condition and the average user's, under the same luck.
+
+        Args:
+            dialogue: The conversation so far.
+            said: What the person said last.
+            card: The film to recommend.
+            condition: One row.
+            seed: Equal seeds differ by their condition alone.
+
+        Raises:
+            ModelError: What was said does not fit the model's window.
+        """
+        prompt = self._agent.prompt(dialogue, said, card)
+        average = self.condition({})
+        with self._turn:
+            own, usual = self._agent.word(
+                [prompt, prompt],
+                [card, card],
+                Condition.concatenate([condition, average]),
+                seeds=[seed, seed],
+            )
+        return own, usual
+
+    def measure(self, replies: list[Utterance], card: ItemCard) -> NDArray[np.float64]:
+        """Named attributes of replies about one film, in deviations of the base model's replies. Shape (N, A)."""
+        return self.pool.scale(reply_attributes(replies, [card] * len(replies)))
+
+
+def needed_stages(config: RunConfig) -> tuple[str, ...]:
+    """The stages, in the order of a run, whose files a conversation needs."""
+    last = dict.fromkeys(stage_before(config.rounds + 1))
+    return ("retrieval", "replies", "preferences", *last)
+
+
+def newest_run(root: Path = RUNS) -> Path:
+    """The run under `root` whose training finished last.
+
+    Raises:
+        StoreError: No run there has finished its training.
+    """
+    found = []
+    for folder in (manifest.parent for manifest in root.glob(f"*/{MANIFEST}")):
+        try:
+            stages = needed_stages(_read_config(folder, read_manifest(folder)))
+        except StoreError:
+            continue  # damaged, or of another version: no choice here, and told when it is named with --run
+        records = [folder / "stages" / name / RECORD for name in stages]
+        if all(record.is_file() for record in records):
+            found.append((records[-1].stat().st_mtime_ns, folder))
+    if not found:
+        raise StoreError(
+            f"A finished run must be given, or lie in {root}/; got none. Make one with `persona run`, or name "
+            "its folder with --run."
+        )
+    return max(found)[1]
+
+
+def _read_config(folder: Path, manifest: Mapping[str, object]) -> RunConfig:
+    try:
+        return RunConfig.model_validate(manifest["config"])
+    except ValidationError as err:
+        first = err.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise StoreError(
+            f"A run must have a configuration of this version; got {folder}, whose `{name}` is not one "
+            f"({first['msg']}). Make a new run."
+        ) from err
