@@ -82,7 +82,7 @@ class FaissIndex:
         """Build the index."""
         self._exact = ExactIndex(vectors)
         self.n_items, self.width = vectors.shape
-        index = faiss.IndexFlatIP(self.width)
+        index: faiss.Index = faiss.IndexFlatIP(self.width)
         self.on_gpu = vectors.device.type == "cuda" and hasattr(faiss, "StandardGpuResources")
         if self.on_gpu:
             self._resources = faiss.StandardGpuResources()

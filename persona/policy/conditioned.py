@@ -109,9 +109,18 @@ class ConditionedPolicy:
             ModelError: The folder is missing or damaged, or belongs to another base model.
         """
         saved = read_gate(Path(folder))
-        peft_model = PeftModel.from_pretrained(
-            _sharing_copy(language_model.model), str(folder), torch_device=str(language_model.device)
-        )
+        try:
+            peft_model = PeftModel.from_pretrained(
+                _sharing_copy(language_model.model),
+                str(folder),
+                is_trainable=True,
+                torch_device=str(language_model.device),
+            )
+        except RuntimeError as err:
+            raise ModelError(
+                f"A policy must be loaded onto the base model that it was trained on; the adapter in {str(folder)!r} "
+                f"does not fit {language_model.name!r}. Load that base model first."
+            ) from err
         names = list(_down_projections(peft_model))
         return cls(language_model, peft_model, saved.build(names))
 

@@ -62,7 +62,7 @@ class Gnolr:
         return self.towers.sizes.levels
 
     def queries(self, histories: Histories, level: int, *, user_features: Floats | None = None) -> Tensor:
-        """Query vectors whose inner product with an item's flattened blocks is step_1 + .. + step_level, for every item.
+        """Query vectors: the inner product with any item's flattened blocks is step_1 + .. + step_level.
 
         Args:
             histories: Shape (B, I).

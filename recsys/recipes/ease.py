@@ -10,7 +10,7 @@ from scipy.sparse import csr_array
 from recsys.errors import InteractionError
 from recsys.models.ease import Ease
 from recsys.recipes.evaluate import evaluate_retrievers
-from recsys.types import Histories
+from recsys.types import Bools, Floats, Histories
 
 Report = Callable[[dict[str, float | str]], None]
 
@@ -77,10 +77,8 @@ def train(
     others = histories[np.sort(order[n_validation:])]
 
     depth = np.arange(settings.levels + 1, dtype=np.float32)
-    weightings = {
-        "wanted": (depth >= settings.relevant_level).astype(np.float32),
-        "graded": depth / settings.levels,
-    }
+    wanted: Floats = (depth >= settings.relevant_level).astype(np.float32)
+    weightings: dict[str, Floats] = {"wanted": wanted, "graded": depth / np.float32(settings.levels)}
     scores = {}
     for name, weights in weightings.items():
         for l2 in settings.l2:
@@ -101,7 +99,7 @@ def hide_at_random(histories: Histories, share: float, rng: np.random.Generator)
     owner = np.repeat(np.arange(histories.shape[0]), np.diff(histories.indptr))
     is_hidden = rng.random(len(owner)) < share
 
-    def keep(chosen: np.ndarray) -> Histories:
+    def keep(chosen: Bools) -> Histories:
         places = (owner[chosen], histories.indices[chosen])
         return csr_array((histories.data[chosen], places), shape=histories.shape)
 

@@ -64,7 +64,7 @@ def test_either_part_may_have_no_entries() -> None:
 
 def test_gradient_reaches_every_weight() -> None:
     network = gate()
-    network(*conditions()).square().sum().backward()  # type: ignore[no-untyped-call]
+    network(*conditions()).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
 

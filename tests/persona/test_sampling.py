@@ -19,7 +19,8 @@ def lively(model: PreTrainedModel) -> PreTrainedModel:
     for parameter in model.parameters():
         if parameter.ndim == 2:
             parameter.data.normal_(0.0, 0.3, generator=generator)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def gpt2() -> PreTrainedModel:
@@ -41,7 +42,9 @@ def sliding() -> PreTrainedModel:
 
 
 def llama() -> PreTrainedModel:
-    return tiny_llama(VOCABULARY).eval()
+    model = tiny_llama(VOCABULARY)
+    model.eval()
+    return model
 
 
 def draw(model: PreTrainedModel, **options: object) -> list[list[int]]:

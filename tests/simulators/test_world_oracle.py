@@ -136,4 +136,6 @@ def test_browsing_follows_fame_and_taste() -> None:
     utility = ORACLE.item_utility(users, items).reshape(logits.shape)
     own = logits - logits.mean(axis=0)
     taste = utility - utility.mean(axis=0)
-    assert np.corrcoef(own.ravel(), taste.ravel())[0, 1] > 0.99  # fame is the same for all, so only taste is left
+    assert (
+        np.corrcoef(own.ravel(), taste.ravel())[0, 1] > 0.99
+    )  # fame is the same for all, so only taste is left
