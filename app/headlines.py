@@ -11,11 +11,19 @@ from persona.rewards.attributes import ATTRIBUTES
 
 Report = Mapping[str, Any]
 Measure = Mapping[str, Any]
-Unit = Literal["share", "points", "number", "gain", "count", "seconds", "gigabytes"]
+Unit = Literal["share", "points", "number", "gain", "metric", "metric_gain", "count", "seconds", "gigabytes"]
 
 MINUS = "\N{MINUS SIGN}"
 NOT_MEASURED = "not measured"
+SLIDER = "Slider "
+"""How the names of the sliders' lines begin."""
 _MIB_PER_GB = 2**20 / 1e9
+_DECIMALS: Mapping[Unit, int] = {
+    "share": 1, "points": 1, "number": 2, "gain": 2, "metric": 3, "metric_gain": 3, "count": 0, "seconds": 0,
+    "gigabytes": 2,
+}  # fmt: skip
+_TAILS: Mapping[Unit, str] = {"share": " %", "points": " points", "seconds": " s", "gigabytes": " GB"}
+_SIGNED = frozenset({"points", "gain", "metric_gain"})
 
 
 class Goal(NamedTuple):
@@ -59,24 +67,24 @@ class _Line(NamedTuple):
 
 
 _LINES = (
-    _Line("Preference", "Choices foretold, 8 comparisons known", "preference.accuracy.vpl.k8", "share"),
+    _Line("Preference", "Choices foretold, latent profile", "preference.accuracy.vpl.k8", "share"),
     _Line("Preference", "Choices foretold, hierarchical Bayes", "preference.accuracy.hierarchical_bayes.k8", "share"),
-    _Line("Preference", "Choices foretold for the average user", "preference.accuracy.pooled", "share"),
-    _Line("Preference", "Choices foretold by the oracle", "preference.accuracy.oracle", "share"),
+    _Line("Preference", "Choices foretold, average user", "preference.accuracy.pooled", "share"),
+    _Line("Preference", "Choices foretold, oracle", "preference.accuracy.oracle", "share"),
     _Line("Preference", "Gain over the average user", "preference.gaps_at_k8.vpl_over_pooled", "points",
           Goal(least=0.08, clear_of=0.0)),
-    _Line("Preference", "Share of the gap to the oracle closed", "preference.gap_closed", "share", Goal(least=0.4)),
-    _Line("Preference", "Gain over hierarchical Bayes", "preference.vpl_over_hierarchical_bayes", "points",
+    _Line("Preference", "Share of the oracle's gap closed", "preference.gap_closed", "share", Goal(least=0.4)),
+    _Line("Preference", "Gain over hierarchical Bayes", "preference.gaps_at_k8.vpl_over_hierarchical_bayes", "points",
           Goal(least=-0.01)),
-    _Line("Preference", "Gain over the average user, nothing known", "preference.details.vpl.k0.over_baseline",
+    _Line("Preference", "Gain with nothing known", "preference.details.vpl.k0.over_baseline",
           "points", Goal(least=-0.02, most=0.02)),
     _Line("Preference", "Loss when contexts are shuffled", "preference.context_shuffle_gap", "points",
           Goal(least=0.08)),
     _Line("Preference", "Active units of the latent", "preference.active_units", "count", Goal(least=4)),
-    _Line("Policy", "Wins of own condition over average condition", "policy.win_rate_conditioned_vs_average",
+    _Line("Policy", "Wins over the average condition", "policy.win_rate_conditioned_vs_average",
           "share", Goal(least=0.65, clear_of=0.5)),
-    _Line("Policy", "Wins of trained over untrained", "policy.win_rate_after_vs_before", "share"),
-    *(_Line("Policy", f"Slider {name}: rank correlation", f"policy.sliders.{name}.spearman", "number", Goal(least=0.8))
+    _Line("Policy", "Wins over the untrained policy", "policy.win_rate_after_vs_before", "share"),
+    *(_Line("Policy", f"{SLIDER}{name}, rank correlation", f"policy.sliders.{name}.spearman", "number", Goal(least=0.8))
       for name in ATTRIBUTES),
     _Line("Policy", "Replies with the exact title", "policy.exact_title_rate", "share", Goal(least=0.99)),
     _Line("Policy", "Replies with another title", "policy.invented_title_rate", "share", Goal(most=0.01)),
@@ -86,14 +94,14 @@ _LINES = (
     _Line("Dialogue", "Gain in success rate", "dialogue.success_rate.gain", "points"),
     _Line("Dialogue", "Change in turns", "dialogue.turns.gain", "gain"),
     _Line("Dialogue", "Goodhart gap", "dialogue.goodhart_gap", "gain"),
-    _Line("Retrieval", "NDCG@10 of GNOLR", "retrieval.gnolr.ndcg@10", "number"),
-    _Line("Retrieval", "NDCG@10 of GNOLR over popularity", "retrieval.gnolr.ndcg@10_over_popularity", "gain",
+    _Line("Retrieval", "NDCG@10 of GNOLR", "retrieval.gnolr.ndcg@10", "metric"),
+    _Line("Retrieval", "NDCG@10 of GNOLR over popularity", "retrieval.gnolr.ndcg@10_over_popularity", "metric_gain",
           Goal(above=0.0)),
-    _Line("Retrieval", "NDCG@10 of GNOLR over EASE", "retrieval.gnolr.ndcg@10_over_ease", "gain"),
+    _Line("Retrieval", "NDCG@10 of GNOLR over EASE", "retrieval.gnolr.ndcg@10_over_ease", "metric_gain"),
 )  # fmt: skip
 
 _LATER = _Line(
-    "World", "Log loss saved on later ratings, nats", "world.later_ratings.log_loss_saved", "gain", Goal(clear_of=0.0)
+    "World", "Nats saved on later ratings", "world.later_ratings.log_loss_saved", "metric_gain", Goal(clear_of=0.0)
 )  # fmt: skip
 
 
@@ -111,7 +119,9 @@ def headlines(report: Report) -> list[Headline]:
     found = [_judge(line, as_measure(find(report, line.path))) for line in lines]
     found.append(
         _judge(
-            _Line("Cost", "Time of all stages", "timing.total", "seconds", Goal(most=540 if invented else 900)),
+            _Line(
+                "Cost", "Time of all stages", "timing.total", "seconds", Goal(most=540 if invented else 900)
+            ),
             as_measure(report["timing"]["total"]),
         )
     )
@@ -142,8 +152,8 @@ def show(measure: Measure, unit: Unit) -> str:
 
     Args:
         measure: value, and ci95 where it is known.
-        unit: "share" is shown in percent, "points" as a difference of shares with its sign, "gain" as any other
-            difference with its sign, the others as they are.
+        unit: "share" is shown in percent, "points" as a difference of shares; "gain" and "metric_gain" are
+            other differences; all differences bear their sign.
 
     Example:
         >>> show({"value": 0.5, "ci95": [0.4, 0.6]}, "share")
@@ -161,17 +171,15 @@ def show(measure: Measure, unit: Unit) -> str:
 
 def show_value(value: float, unit: Unit) -> str:
     """A bare figure in its unit."""
-    tail = {"share": " %", "points": " points", "seconds": " s", "gigabytes": " GB"}.get(unit, "")
-    return _digits(value, unit) + tail
+    return _digits(value, unit) + _TAILS.get(unit, "")
 
 
 def _digits(value: float, unit: Unit) -> str:
     scaled = 100 * value if unit in ("share", "points") else value
-    decimals = {"share": 1, "points": 1, "count": 0, "seconds": 0, "gigabytes": 2}.get(unit, 3)
-    text = f"{abs(scaled):.{decimals}f}"
+    text = f"{abs(scaled):.{_DECIMALS[unit]}f}"
     if not float(text):
         return text
-    sign = MINUS if scaled < 0 else "+" * (unit in ("points", "gain"))
+    sign = MINUS if scaled < 0 else "+" * (unit in _SIGNED)
     return sign + text
 
 
@@ -192,23 +200,19 @@ def _is_met(goal: Goal, measure: Measure) -> bool:
 
 
 def _in_words(goal: Goal, unit: Unit) -> str:
-    def bound(value: float) -> str:
-        return f"{MINUS * (value < 0)}{_plain(abs(value), unit)}"
-
     if goal.least is not None and goal.most is not None:
-        return f"{bound(goal.least)} to {bound(goal.most)}"
-    parts = [
-        f"{word} {bound(value)}"
-        for word, value in (("at least", goal.least), ("at most", goal.most), ("above", goal.above))
-        if value is not None
-    ]
-    if goal.clear_of is not None:
-        parts.append(f"interval above {bound(goal.clear_of)}")
-    return ", ".join(parts)
+        return f"{_bound(goal.least, unit, bare=True)} to {_bound(goal.most, unit)}"
+    named = (
+        ("at least", goal.least),
+        ("at most", goal.most),
+        ("above", goal.above),
+        ("interval above", goal.clear_of),
+    )
+    return ", ".join(f"{word} {_bound(value, unit)}" for word, value in named if value is not None)
 
 
-def _plain(value: float, unit: Unit) -> str:
-    """A bound without needless decimals: 8 points, 99 %, 0.8."""
+def _bound(value: float, unit: Unit, *, bare: bool = False) -> str:
+    """A bound without needless decimals, such as 8 points, 99 %, 0.8 or plain 0."""
     scaled = 100 * value if unit in ("share", "points") else value
-    tail = {"share": " %", "points": " points", "seconds": " s", "gigabytes": " GB"}.get(unit, "")
-    return f"{scaled:g}{tail}"
+    tail = "" if bare or not value else _TAILS.get(unit, "")
+    return f"{MINUS * (value < 0)}{abs(scaled):g}{tail}"

@@ -119,7 +119,11 @@ def turns_figure(by_turn: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         )  # fmt: skip
     last = max(row["turn"] for rows in by_turn.values() for row in rows)
     layout = {
-        "xaxis": {"title": {"text": "turn"}, "tickvals": list(range(1, last + 1)), "range": [0.7, last + 0.3]},
+        "xaxis": {
+            "title": {"text": "turn"},
+            "tickvals": list(range(1, last + 1)),
+            "range": [0.7, last + 0.3],
+        },
         "yaxis": {"title": {"text": "satisfaction, stars"}},
     }
     return {"data": data, "layout": layout}
@@ -168,19 +172,25 @@ def map_figure(portrait: Mapping[str, Any]) -> Figure:
     for place, attribute in enumerate(portrait["attributes"]):
         rows = [row for row, (own, _) in enumerate(wishes) if own == place]
         signs = [wishes[row][1] for row in rows]
-        data.append(
+        colour = _COLOURS.get(attribute, GREY)
+        shared = {"type": "scatter", "mode": "markers", "name": attribute, "legendgroup": attribute}
+        marker = {"size": 10, "color": colour, "line": {"width": 2, "color": colour}}
+        data += [
+            # A trace of its own for the legend, whose mark is always filled.
+            {**shared, "x": [None], "y": [None], "marker": marker},
             {
-                "type": "scatter", "mode": "markers", "name": attribute,
-                "x": [points[row][0] for row in rows], "y": [points[row][1] for row in rows],
-                "text": [f"user {portrait['users'][row]}: {'more' if sign else 'less'} {attribute}"
-                         for row, sign in zip(rows, signs, strict=True)],
-                "marker": {
-                    "size": 10, "color": _COLOURS.get(attribute, GREY),
-                    "symbol": ["circle" if sign else "circle-open" for sign in signs], "line": {"width": 2},
-                },
+                **shared,
+                "showlegend": False,
+                "x": [points[row][0] for row in rows],
+                "y": [points[row][1] for row in rows],
+                "text": [
+                    f"user {portrait['users'][row]}: {'more' if sign else 'less'} {attribute}"
+                    for row, sign in zip(rows, signs, strict=True)
+                ],
+                "marker": {**marker, "symbol": ["circle" if sign else "circle-open" for sign in signs]},
                 "hovertemplate": "%{text}<extra></extra>",
-            }
-        )  # fmt: skip
+            },
+        ]
     names = [
         {
             "x": points[row][0], "y": points[row][1], "text": f"<b>{letter}</b>",
@@ -190,7 +200,7 @@ def map_figure(portrait: Mapping[str, Any]) -> Figure:
     ]  # fmt: skip
     layout = {
         "xaxis": {"title": {"text": "first coordinate of the latent"}},
-        "yaxis": {"title": {"text": "second coordinate"}},
+        "yaxis": {"title": {"text": "second coordinate"}, "scaleanchor": "x"},
         "annotations": names,
     }
     return {"data": data, "layout": layout}

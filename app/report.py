@@ -71,12 +71,10 @@ def write_report(folder: Path, *, console: Console | None = None) -> Path:
     return folder / REPORT_HTML
 
 
-def stage_names(rounds: int) -> list[str]:
-    """Every stage that a report needs, in the order of the run."""
-    talks = [f"{part}-{number}" for number in range(1, rounds + 1) for part in ("talk", "learn")]
-    return [
-        "world", "retrieval", "replies", "preferences", "before", "policy", *talks, "after", "measure", "map"
-    ]  # fmt: skip
+def needed_stages(rounds: int) -> list[str]:
+    """The stages that a report reads, in the order of the run; the others only count towards its time."""
+    talks = [f"talk-{number}" for number in range(1, rounds + 1)]
+    return ["world", "retrieval", "preferences", "before", *talks, "after", "measure", "map"]
 
 
 def assemble_report(folder: Path) -> dict[str, Any]:
@@ -94,15 +92,15 @@ def assemble_report(folder: Path) -> dict[str, Any]:
     """
     manifest = read_manifest(folder)
     rounds, seed = manifest["config"]["rounds"], manifest["config"]["seed"]
-    names = stage_names(rounds)
-    _check_finished(folder, names)
+    _check_finished(folder, needed_stages(rounds))
     measured = _read(folder, _MEASURE)
-    records = {name: read_json(folder / "stages" / name / RECORD) for name in names}
+    found = sorted((folder / "stages").glob(f"[!.]*/{RECORD}"))
+    records = {path.parent.name: read_json(path) for path in found}
     seconds = {name: record["seconds"] for name, record in records.items()}
     return {
         "manifest": manifest,
         "world": _read(folder, _WORLD),
-        "preference": _preference(_read(folder, _PREFERENCES)),
+        "preference": _read(folder, _PREFERENCES),
         "policy": measured["policy"],
         "dialogue": _dialogue(measured["dialogue"], folder, seed),
         "rounds": [_round(folder, number, seed) for number in range(1, rounds + 1)],
@@ -117,7 +115,7 @@ def _check_finished(folder: Path, names: Sequence[str]) -> None:
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise StoreError(
-            f"A report needs every stage of its run; got {folder} without {', '.join(missing[:3])}{more}. Finish it "
+            f"A report needs all stages of its run; got {folder} without {', '.join(missing[:3])}{more}. Finish it "
             "with `persona run` and the same settings, --out and --resume."
         )
 
@@ -134,13 +132,6 @@ def _read(folder: Path, source: _Source) -> dict[str, Any]:
     return dict(found)
 
 
-def _preference(found: dict[str, Any]) -> dict[str, Any]:
-    """The stage's figures, and how far the latent profile is above hierarchical Bayes."""
-    vpl, other = (found["accuracy"][name]["k8"] for name in ("vpl", "hierarchical_bayes"))
-    gap = {"value": vpl["value"] - other["value"], "ci95": None, "n": vpl["n"]}
-    return {"vpl_over_hierarchical_bayes": gap, **found}
-
-
 def _dialogue(found: Mapping[str, Any], folder: Path, seed: int) -> dict[str, Any]:
     """The stage's figures, with satisfaction by turn as intervals over users."""
     by_turn = {}
@@ -148,7 +139,8 @@ def _dialogue(found: Mapping[str, Any], folder: Path, seed: int) -> dict[str, An
         dialogues = read_json(folder / "stages" / when / "dialogues.json")
         longest = max(len(dialogue["turns"]) for dialogue in dialogues)
         by_turn[when] = [
-            {"turn": index + 1, **_interval(np.asarray(_stars_at(dialogues, index)), seed)} for index in range(longest)
+            {"turn": index + 1, **_interval(np.asarray(_stars_at(dialogues, index)), seed)}
+            for index in range(longest)
         ]
     kept = {name: part for name, part in found.items() if not name.startswith("satisfaction_by_turn")}
     return {**kept, "satisfaction_by_turn": by_turn}

@@ -4,10 +4,10 @@ The sentences are built from the figures alone. A change is called one only wher
 nothing that went wrong is left out because something else went well.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from app.headlines import Headline, Measure, Report, Unit, find, show, show_value
+from app.headlines import SLIDER, Headline, Measure, Report, Unit, find, show, show_value
 
 
 class Verdict(NamedTuple):
@@ -23,15 +23,14 @@ class Verdict(NamedTuple):
     fell_short: list[str]
 
 
-def verdict(report: Report, lines: list[Headline]) -> Verdict:
+def verdict(report: Report, lines: Sequence[Headline]) -> Verdict:
     """Put a report into words.
 
     Args:
         report: What `report.json` holds.
         lines: Its headline figures.
     """
-    short = [f"{line.name}: {line.shown}; the goal is {line.goal}." for line in lines if line.met is False]
-    return Verdict(_learned(report), _changed(report), [*short, *_warnings(report)])
+    return Verdict(_learned(report), _changed(report), [*_missed(lines), *_warnings(report)])
 
 
 def _learned(report: Report) -> list[str]:
@@ -51,6 +50,17 @@ def _learned(report: Report) -> list[str]:
     ]
 
 
+def _missed(lines: Sequence[Headline]) -> list[str]:
+    """One sentence for each goal that is not met; the sliders, which have one goal, share one."""
+    short = [line for line in lines if line.met is False]
+    sliders = [line for line in short if line.name.startswith(SLIDER)]
+    sentences = [f"{line.name}: {line.shown}; goal: {line.goal}." for line in short if line not in sliders]
+    if sliders:
+        values = ", ".join(f"{line.name.removeprefix(SLIDER).split(',')[0]} {line.shown}" for line in sliders)
+        sentences.append(f"Sliders whose rank correlation misses its goal ({sliders[0].goal}): {values}.")
+    return sentences
+
+
 def _changed(report: Report) -> list[str]:
     named: tuple[tuple[str, str, Unit, Unit], ...] = (
         ("satisfaction", "Satisfaction", "number", "gain"),
@@ -63,7 +73,9 @@ def _changed(report: Report) -> list[str]:
         part = report["dialogue"][key]
         before, after = (show_value(part[when]["value"], unit) for when in ("before", "after"))
         gain = show(part["gain"], difference)
-        sentences.append(f"{name} {_movement(part['gain'])}: {before} before, {after} after, a change of {gain}.")
+        sentences.append(
+            f"{name} {_movement(part['gain'])}: {before} before, {after} after, a change of {gain}."
+        )
     return sentences
 
 
@@ -83,7 +95,7 @@ def _warnings(report: Report) -> list[str]:
     ):
         gap = find(report, path)
         if gap and gap["ci95"][1] < 0:
-            unit: Unit = "points" if "rate" in path else "gain"
+            unit: Unit = "points" if "rate" in path else "metric_gain"
             found.append(sentence.format(show(gap, unit)))
     goodhart = report["dialogue"]["goodhart_gap"]
     if goodhart["ci95"][0] > 0:
@@ -102,7 +114,7 @@ def _warnings(report: Report) -> list[str]:
             f"utility of {show_value(worst, 'gain')}."
         )
     found += [
-        f"Round {part['round']} found no rewrite that its user rated higher, so its dialogues taught the policy nothing."
+        f"Round {part['round']} found no rewrite that its user rated higher, so it taught the policy nothing new."
         for part in report["rounds"]
         if not part["accepted"]
     ]

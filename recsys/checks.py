@@ -93,7 +93,8 @@ def _check_batch(retriever: Retriever, users: Histories, found: TopK, k: int) ->
         _demand(near, "must score a user alone as in a batch", f"other scores for row {row}")
         # Items may trade places only where their scores are as good as equal.
         moved = alone.items[0] != found.items[row]
-        gaps = np.abs(np.diff(found.scores[row])) <= TOLERANCE * (1 + np.abs(found.scores[row][1:]))
+        scores = np.maximum(found.scores[row], np.finfo(np.float32).min / 2)  # padding ties with padding
+        gaps = np.abs(np.diff(scores)) <= TOLERANCE * (1 + np.abs(scores[1:]))
         tied = np.concatenate([gaps, [True]]) | np.concatenate([[False], gaps])
         _demand(
             bool((tied | ~moved).all()),

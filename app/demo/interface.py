@@ -59,7 +59,7 @@ def build_interface(demo: Demo) -> gr.Blocks:
             "teach it by choosing; the film and its facts stay the same, only the way of telling changes.",
             elem_id="head",
         )
-        talk, lesson = gr.State(demo.begin_talk), gr.State(demo.begin_lesson)
+        talk, lesson = gr.State(lambda: demo.begin_talk()), gr.State(lambda: demo.begin_lesson())
         with gr.Tabs():
             with gr.Tab("Talk", id="talk"):
                 session = _build_talk(demo, talk, lesson, page)

@@ -6,10 +6,10 @@ import numpy as np
 
 from app.files import write_json
 from app.pipeline.context import RunContext
-from recsys.columns import ITEM, LEVEL, USER
+from recsys.columns import LEVEL
 from recsys.significance import bootstrap_interval, paired_difference
 from simulators.types import LEVELS
-from simulators.world.taste import item_mean_levels, log_loss_by_user
+from simulators.world import later_log_loss
 
 
 def describe_world(run: RunContext, out: Path) -> None:
@@ -29,18 +29,11 @@ def describe_world(run: RunContext, out: Path) -> None:
 
 def _compare_later(run: RunContext) -> dict[str, object]:
     """Log loss of the fitted users on real later ratings, beside the item-mean rule, in nats a rating by user."""
-    world = run.world
-    assert world.later is not None  # the caller has looked
-    users, items, levels = (world.later[name].to_numpy() for name in (USER, ITEM, LEVEL))
-    fitted = world.oracle.level_probabilities(users, items)
-    simple = item_mean_levels(world.log, items, n_items=len(world.catalogue))
-    losses = {
-        name: log_loss_by_user(table, levels, users).to_numpy()
-        for name, table in (("simulated_users", fitted), ("item_mean", simple))
-    }
+    losses = later_log_loss(run.world)
     seed = run.seed("later ratings")
-    report: dict[str, object] = {
-        f"log_loss_{name}": bootstrap_interval(loss, seed=seed).to_report() for name, loss in losses.items()
+    fitted, simple = losses["simulated"].to_numpy(), losses["item_mean"].to_numpy()
+    return {
+        "log_loss_simulated_users": bootstrap_interval(fitted, seed=seed).to_report(),
+        "log_loss_item_mean": bootstrap_interval(simple, seed=seed).to_report(),
+        "log_loss_saved": paired_difference(simple, fitted, seed=seed).to_report(),
     }
-    saved = paired_difference(losses["item_mean"], losses["simulated_users"], seed=seed)
-    return {**report, "log_loss_saved": saved.to_report()}

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from persona.errors import ModelError
 from persona.policy.gate import RankGate
@@ -22,64 +22,36 @@ GATE_CARD = "gate.json"
 
 
 class GateCard(BaseModel):
-    """What `gate.json` says: the gate's sizes, the adapted modules in order, SHA-256 of the other files."""
+    """What `gate.json` says: the gate's sizes, the base model that it belongs to, hashes of the other files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     latent_dim: int
     direction_dim: int
+    modules: int
     rank: int
     hidden: int
-    modules: tuple[str, ...]
+    base: str
     sha256: dict[str, str]
 
 
-class SavedGate:
-    """A gate read from disk, before it is matched with an adapter.
-
-    Args:
-        card: Its description.
-        weights: Its tensors by name.
-    """
-
-    def __init__(self, card: GateCard, weights: dict[str, torch.Tensor]) -> None:
-        """Hold both."""
-        self.card, self.weights = card, weights
-
-    def build(self, modules: Sequence[str]) -> RankGate:
-        """The gate, if it was made for these adapted modules.
-
-        Raises:
-            ModelError: It was made for others, so the base model is another one.
-        """
-        card = self.card
-        if tuple(modules) != card.modules:
-            other = sorted(set(modules) ^ set(card.modules))[:3]
-            raise ModelError(
-                f"A policy must be loaded onto the base model that it was trained on; {len(modules)} adapted "
-                f"modules stand against {len(card.modules)} saved ones, differing in {other}. Load that base "
-                "model first."
-            )
-        gate = RankGate(
-            card.latent_dim,
-            card.direction_dim,
-            modules=len(card.modules),
-            rank=card.rank,
-            hidden=card.hidden,
-            generator=torch.Generator().manual_seed(0),
-        )
-        gate.load_state_dict(self.weights)
-        return gate
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, shapes and first values of all weights, the same in float32 and bfloat16."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        first = weight.detach().flatten()[:16].to(torch.bfloat16).float().cpu()
+        digest.update(f"{name}{tuple(weight.shape)}".encode() + first.numpy().tobytes())
+    return digest.hexdigest()
 
 
-def write_policy(folder: Path, peft_model: PeftModel, gate: RankGate, modules: Sequence[str]) -> None:
+def write_policy(folder: Path, peft_model: PeftModel, gate: RankGate, base: nn.Module) -> None:
     """Write adapter and gate; each file appears whole, `gate.json` with the others' hashes last.
 
     Args:
         folder: Made if it is not there; files of an earlier save are replaced.
         peft_model: Holder of the adapter named "default".
         gate: The gate.
-        modules: Names of the adapted modules in the gate's order.
+        base: The frozen model that both belong to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as place:
@@ -91,9 +63,10 @@ def write_policy(folder: Path, peft_model: PeftModel, gate: RankGate, modules: S
         card = GateCard(
             latent_dim=gate.latent_dim,
             direction_dim=gate.direction_dim,
+            modules=gate.modules_gated,
             rank=gate.rank,
             hidden=gate.hidden,
-            modules=tuple(modules),
+            base=fingerprint(base),
             sha256={name: _sha256(partial / name) for name in names},
         )
         (partial / GATE_CARD).write_text(card.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -103,11 +76,11 @@ def write_policy(folder: Path, peft_model: PeftModel, gate: RankGate, modules: S
         _flush(folder)
 
 
-def read_gate(folder: Path) -> SavedGate:
-    """Read the gate of a folder that `write_policy` wrote, after checking every file's hash.
+def read_gate(folder: Path, base: nn.Module) -> RankGate:
+    """Read the gate of a folder that `write_policy` wrote, after checking every file and the base model.
 
-    Raises:
-        ModelError: A file is missing, unreadable, or not the one that was saved.
+    Raises: ModelError: A file is missing, unreadable, or not the one that was saved; or `base` is not the
+        model that the policy was trained on.
     """
     if missing := [n for n in (*ADAPTER_FILES, GATE_WEIGHTS, GATE_CARD) if not (folder / n).is_file()]:
         raise ModelError(
@@ -128,7 +101,22 @@ def read_gate(folder: Path) -> SavedGate:
             f"The files of a policy must be those that were saved together; in {str(folder)!r} {changed} "
             "changed since. Save the policy again."
         )
-    return SavedGate(card, load_file(folder / GATE_WEIGHTS))
+    if card.base != fingerprint(base):
+        raise ModelError(
+            f"A policy must be loaded onto the base model that it was trained on; that of {str(folder)!r} "
+            f"has fingerprint {card.base[:12]}, got {fingerprint(base)[:12]}. Load that base model first."
+        )
+    generator = torch.Generator().manual_seed(0)  # for weights that are replaced at once
+    gate = RankGate(
+        card.latent_dim,
+        card.direction_dim,
+        modules=card.modules,
+        rank=card.rank,
+        hidden=card.hidden,
+        generator=generator,
+    )
+    gate.load_state_dict(load_file(folder / GATE_WEIGHTS))
+    return gate
 
 
 def _sha256(file: Path) -> str:

@@ -108,21 +108,14 @@ class ConditionedPolicy:
         Raises:
             ModelError: The folder is missing or damaged, or belongs to another base model.
         """
-        saved = read_gate(Path(folder))
-        try:
-            peft_model = PeftModel.from_pretrained(
-                _sharing_copy(language_model.model),
-                str(folder),
-                is_trainable=True,
-                torch_device=str(language_model.device),
-            )
-        except RuntimeError as err:
-            raise ModelError(
-                f"A policy must be loaded onto the base model that it was trained on; the adapter in {str(folder)!r} "
-                f"does not fit {language_model.name!r}. Load that base model first."
-            ) from err
-        names = list(_down_projections(peft_model))
-        return cls(language_model, peft_model, saved.build(names))
+        gate = read_gate(Path(folder), language_model.model)
+        peft_model = PeftModel.from_pretrained(
+            _sharing_copy(language_model.model),
+            str(folder),
+            is_trainable=True,
+            torch_device=str(language_model.device),
+        )
+        return cls(language_model, peft_model, gate)
 
     def save(self, folder: str | Path) -> None:
         """Write an ordinary PEFT folder, which is the average user, and the gate beside it.
@@ -130,7 +123,7 @@ class ConditionedPolicy:
         Files are replaced one by one, each whole; the gate's JSON comes last and holds the hashes of the
         others.
         """
-        write_policy(Path(folder), self.peft_model, self.gate, list(_down_projections(self.peft_model)))
+        write_policy(Path(folder), self.peft_model, self.gate, self.language_model.model)
 
     @property
     def device(self) -> torch.device:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -171,7 +172,8 @@ def train_policy(
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, config))
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     order_rng, drop_rng = np.random.default_rng(seed).spawn(2)
-    batches = _endless_batches(pairs, config.pairs_per_step, order_rng)
+    lengths = [max(len(c.ids), len(r.ids)) for c, r in zip(pairs.chosen, pairs.rejected, strict=True)]
+    batches = endless_batches(np.asarray(lengths), config.pairs_per_step, order_rng)
     turns = pairs.turns
     history: list[dict[str, float]] = []
     for step in range(config.steps):
@@ -208,7 +210,7 @@ def rate_factor(step: int, config: PolicyConfig) -> float:
     rise = math.ceil(config.warmup * config.steps)
     if step < rise:
         return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / (config.steps - rise)))
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, config.steps - rise)))
 
 
 class _Terms(NamedTuple):
@@ -256,11 +258,14 @@ def _turn_mask(rows: Sequence[TokenRow], turns: int) -> Tensor:
     return torch.arange(turns) <= last[:, None]
 
 
-def _endless_batches(pairs: PreferencePairs, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-    """Batches of pair indexes, epoch after epoch; pairs of like length share a batch, in random order."""
-    lengths = np.asarray(
-        [max(len(c.ids), len(r.ids)) for c, r in zip(pairs.chosen, pairs.rejected, strict=True)]
-    )
+def endless_batches(lengths: NDArray[np.int64], size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Batches of row indexes, epoch after epoch; rows of like length share a batch, batches come in random order.
+
+    Args:
+        lengths: Tokens of each row. Shape (P,).
+        size: Rows a batch, except for the last of a bucket.
+        rng: Draws the order.
+    """
     size = min(size, len(lengths))
     while True:
         order = rng.permutation(len(lengths))

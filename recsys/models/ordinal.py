@@ -38,7 +38,7 @@ def nested_ordinal_loss(logits: Tensor, levels: Tensor) -> Tensor:
     Example:
         >>> loss = nested_ordinal_loss(torch.tensor([[0.0, -1.0]]), torch.tensor([1]))
         >>> round(loss.item(), 4)  # log 2 - log(1/2 - 1/(1 + e))
-        2.1583
+        2.1582
     """
     _check_rows(logits, levels)
     depth = logits.shape[1]

@@ -19,7 +19,7 @@ from torch.nn.functional import softplus
 
 from recsys.columns import USER
 from recsys.data.interactions import check_log
-from recsys.errors import InteractionError, ShapeError
+from recsys.errors import ShapeError
 from recsys.models.gnolr import Gnolr, sum_steps, towers_like
 from recsys.models.ordinal import (
     Calibration,
@@ -60,7 +60,7 @@ class GnolrConfig(BaseModel):
     # Adam's step size.
     learning_rate: float = Field(default=0.004, gt=0)
     # Decoupled decay of item embeddings, per unit of learning rate.
-    weight_decay: float = Field(default=1.0, ge=0)
+    weight_decay: float = Field(default=2.0, ge=0)
     # Share of the users kept for the validation loss; 0 trains on all for all epochs.
     validation_users: float = Field(default=0.1, ge=0, lt=1)
 
@@ -244,10 +244,6 @@ def _count_levels(histories: Histories, levels: int) -> Tensor:
 def _split_users(everyone: _Rows, share: float, rng: np.random.Generator) -> tuple[_Rows, _Rows]:
     order = rng.permutation(everyone.histories.shape[0])
     n_validation = int(len(order) * share)
-    if len(order) == n_validation:
-        raise InteractionError(
-            f"The log must hold users to train on; all {len(order)} went to validation. Lower `validation_users`."
-        )
     return everyone.select(np.sort(order[n_validation:])), everyone.select(np.sort(order[:n_validation]))
 
 

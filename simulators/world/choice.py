@@ -63,8 +63,8 @@ class NestedChoice:
     def impressions(cls) -> "NestedChoice":
         """Levels of films shown in slates of ten, for utilities with mean 0 and standard deviation 1.
 
-        The thresholds give 84 % ignored, 9.4 % opened, 3.4 % saved, 2.2 % watched and 1 % loved for normal
-        utilities at random positions 0..9.
+        Films shown at random to users of the embedded world, at positions 0..9, come out as 84 % ignored, 9.4 %
+        opened, 3.4 % saved, 2.2 % watched and 1 % loved; normal utilities give nearly the same.
         """
         thresholds = np.array(IMPRESSION_THRESHOLDS)
         return cls(thresholds, np.array(IMPRESSION_SLOPES), IMPRESSION_POSITION_EFFECT)

@@ -98,7 +98,9 @@ def _fill(
         logits: Log weights of the films. Shape (B, I).
         rng: Source of every draw.
     """
-    exponential = np.maximum(rng.standard_exponential(logits.shape, dtype=np.float32), np.finfo(np.float32).tiny)
+    exponential = np.maximum(
+        rng.standard_exponential(logits.shape, dtype=np.float32), np.finfo(np.float32).tiny
+    )
     met = _largest(logits - np.log(exponential), browsed.shape[1])
     n_browsed = browsed.sum(axis=1, keepdims=True)
     even = rng.random(logits.shape, dtype=np.float32)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from persona.errors import ModelError, ShapeError
 from persona.policy import ConditionedPolicy, LanguageModel, RankGate, TokenRow
+from persona.policy.checkpoint import fingerprint
 from persona.types import Condition, Conversation
 from tests.helpers.tiny_models import tiny_language_model, tiny_llama, tiny_tokenizer
 
@@ -263,12 +264,19 @@ def test_a_damaged_description_is_refused(base: LanguageModel, tmp_path: Path, c
 def test_another_base_model_is_refused(base: LanguageModel, tmp_path: Path) -> None:
     trained(base).save(tmp_path)
     tokenizer = tiny_tokenizer()
-    deeper = LanguageModel.wrap(tiny_llama(len(tokenizer), layers=3), tokenizer, name="deeper")
-    with pytest.raises(ModelError, match="21 adapted modules stand against 14 saved ones"):
-        ConditionedPolicy.load(tmp_path, deeper)
-    wider = LanguageModel.wrap(tiny_llama(len(tokenizer), width=64), tokenizer, name="wider")
-    with pytest.raises(ModelError, match="does not fit 'wider'"):
-        ConditionedPolicy.load(tmp_path, wider)
+    for model in (tiny_llama(len(tokenizer), layers=3), tiny_llama(len(tokenizer), seed=1)):
+        other = LanguageModel.wrap(model, tokenizer, name="other")
+        said = f"has fingerprint {fingerprint(base.model)[:12]}, got {fingerprint(model)[:12]}"
+        with pytest.raises(ModelError, match=said):
+            ConditionedPolicy.load(tmp_path, other)
+
+
+def test_a_policy_may_be_loaded_onto_its_base_in_half_precision(base: LanguageModel, tmp_path: Path) -> None:
+    trained(base).save(tmp_path)
+    halved = tiny_language_model()
+    halved.model.bfloat16()
+    assert fingerprint(halved.model) == fingerprint(base.model)
+    assert len(ConditionedPolicy.load(tmp_path, halved).log_probs(CONVERSATIONS, REPLIES)) == 3
 
 
 def test_a_gate_of_another_rank_is_refused(base: LanguageModel) -> None:
@@ -301,8 +309,9 @@ def test_bfloat16_base_stays_close_to_float32() -> None:
     tokenizer = tiny_tokenizer()
     scores = []
     for dtype in (torch.float32, torch.bfloat16):
-        model = LanguageModel.wrap(tiny_llama(len(tokenizer)).to(dtype), tokenizer, name="tiny")
-        policy = trained(model)
+        model = tiny_llama(len(tokenizer))
+        model.to(dtype=dtype)  # type: ignore[call-arg]
+        policy = trained(LanguageModel.wrap(model, tokenizer, name="tiny"))
         scores.append(policy.log_probs(CONVERSATIONS, REPLIES, conditions()))
         policy.generate(CONVERSATIONS, conditions(), seeds=SEEDS, max_new_tokens=4)
     assert scores[1].dtype == torch.float32

@@ -7,7 +7,12 @@ from recsys.errors import InteractionError
 
 
 def log(**columns: list[object]) -> pd.DataFrame:
-    good = {"user_id": [0, 0, 1, 2], "item_id": [3, 1, 1, 0], "level": [0, 2, 4, 1], "timestamp": [5, 6, 7, 8]}
+    good = {
+        "user_id": [0, 0, 1, 2],
+        "item_id": [3, 1, 1, 0],
+        "level": [0, 2, 4, 1],
+        "timestamp": [5, 6, 7, 8],
+    }
     return pd.DataFrame({**good, **columns})
 
 
@@ -33,12 +38,18 @@ def test_an_empty_log_is_refused() -> None:
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"level": [0, None, 4, 1]}, r"`level` must hold whole numbers only; got \[nan\] in row 1 \(user 0, item 1\)"),
+        (
+            {"level": [0, None, 4, 1]},
+            r"`level` must hold whole numbers only; got \[nan\] in row 1 \(user 0, item 1\)",
+        ),
         ({"level": [0, 1.5, 4, 1]}, r"`level` must hold whole numbers only; got \[1\.5\] in row 1"),
         ({"user_id": ["a", 0, 1, 2]}, r"`user_id` must hold whole numbers only; got \['a'\] in row 0"),
         ({"timestamp": [1, 2, float("inf"), 4]}, r"`timestamp` .* got \[inf\] in row 2"),
         ({"level": [0, -1, 4, 1]}, r"`level` must lie in 0\.\.4; got \[-1\] in row 1"),
-        ({"level": [9, 8, 7, 6]}, r"got \[9, 8, 7\] in row 0 .*, row 1 .*, row 2 \(user 1, item 1\) and 1 more"),
+        (
+            {"level": [9, 8, 7, 6]},
+            r"got \[9, 8, 7\] in row 0 .*, row 1 .*, row 2 \(user 1, item 1\) and 1 more",
+        ),
         ({"item_id": [3, 4, 1, 0]}, r"`item_id` must lie in 0\.\.3; got \[4\] in row 1"),
         ({"user_id": [0, 0, 1, 3]}, r"`user_id` must lie in 0\.\.2; got \[3\] in row 3 \(user 3, item 0\)"),
         ({"item_id": [1, 1, 1, 0]}, r"logged with an item once; got row 1 \(user 0, item 1\) again"),
@@ -58,5 +69,8 @@ def test_any_user_id_passes_without_a_population() -> None:
 def test_merged_repeats_keep_the_deepest_level_and_the_last_time() -> None:
     twice = log(user_id=[0, 0, 1, 0], item_id=[1, 1, 1, 1], level=[3, 1, 0, 2], timestamp=[9, 4, 5, 6])
     merged = merge_repeats(twice)
-    assert merged[["user_id", "item_id", "level", "timestamp"]].to_numpy().tolist() == [[1, 1, 0, 5], [0, 1, 3, 9]]
+    assert merged[["user_id", "item_id", "level", "timestamp"]].to_numpy().tolist() == [
+        [1, 1, 0, 5],
+        [0, 1, 3, 9],
+    ]
     assert np.array_equal(merged, merge_repeats(merged))

@@ -42,7 +42,9 @@ def test_masks_remove_seen_and_forbidden_items(small_histories: Histories) -> No
     assert np.array_equal(np.isneginf(found), (small_histories.toarray() > 0) | ~allowed)
 
 
-def test_blocks_give_the_same_lists_as_one_piece(monkeypatch: pytest.MonkeyPatch, small_histories: Histories) -> None:
+def test_blocks_give_the_same_lists_as_one_piece(
+    monkeypatch: pytest.MonkeyPatch, small_histories: Histories
+) -> None:
     scores = torch.randn(6, 30, generator=torch.Generator().manual_seed(0))
     allowed = np.random.default_rng(0).random((6, 30)) < 0.7
     whole = rank_in_blocks(lambda b: scores[b].clone(), 6, 5, seen=small_histories, allowed=allowed)
