@@ -62,17 +62,22 @@ class RunConfig(BaseModel):
     latent_dim: Annotated[int, Field(ge=1, le=256)] = 8
     # Rank r of the one LoRA that every user shares.
     rank: Annotated[int, Field(ge=1, le=256)] = 8
-    # Optimiser steps of policy training a round, 0 or more.
-    policy_steps: Annotated[int, Field(ge=0)] = 120
+    # Optimiser steps of the first policy training, at least 1; each round takes half as many.
+    policy_steps: Annotated[int, Field(ge=1)] = 160
     # Preference pairs in a step, at least 1.
     pairs_per_step: Annotated[int, Field(ge=1)] = 16
     # How strongly DPO holds the policy to the base model, in 1/nat, above 0.
     beta: Annotated[float, Field(gt=0)] = 0.1
+    # Weight of the preferred reply's own likelihood beside DPO, which keeps replies fluent; 0 or more.
+    sft_weight: Annotated[float, Field(ge=0)] = 1.0
+    # Peak learning rates of the LoRA and of its gate, above 0.
+    lora_lr: Annotated[float, Field(gt=0)] = 2e-3
+    gate_lr: Annotated[float, Field(gt=0)] = 1e-2
 
     # Tokens of a reply at most, at least 4.
     reply_tokens: Annotated[int, Field(ge=4, le=2048)] = 72
     # Sampling temperature of replies; 0 takes the likeliest token.
-    temperature: Annotated[float, Field(ge=0, le=5)] = 0.8
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:

@@ -63,7 +63,9 @@ def main(
     real = list(read_dialogues(dialogues))
     order = np.random.default_rng(seed).permutation(len(real))
     held, kept = ([real[i] for i in part] for part in np.split(order, [len(real) // 50]))
-    tokenizer = _fit_tokenizer(kept, seed)
+    # A model goes on only with the tokens it began with, whatever has become of the grammar since.
+    begun = (out / "tokenizer.json").exists()
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(out) if begun else _fit_tokenizer(kept, seed)
     model = build_model(config, tokenizer)
     model.config.persona_slots = sorted(SLOTS)
     state = out / "state"

@@ -84,8 +84,8 @@ def assemble_report(folder: Path) -> dict[str, Any]:
         folder: A run's folder, every stage finished.
 
     Returns:
-        The key paths are listed in README.md; measured values carry `value`, `ci95` and `n`, and a figure that could
-        not be measured has None for its value.
+        manifest, world, preference, policy, dialogue, rounds, retrieval, timing (seconds by stage, and `total`) and
+        peak_rss_mb. Measured values carry `value`, `ci95` and `n`; one that could not be measured is None.
 
     Raises:
         StoreError: As for `write_report`.

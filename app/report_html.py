@@ -18,8 +18,9 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from app import plots
-from app.headlines import Headline, Report, Unit, as_measure, show, show_value
+from app.headlines import Headline, Report, as_measure, show, show_value
 from app.plots import Figure
+from app.report_tables import Table, accuracy_table, map_table, measures_table, report_tables, turns_table
 from app.verdict import verdict
 from simulators.types import LEVELS
 
@@ -30,7 +31,6 @@ _STOPS = {
     "out_of_patience": "The user leaves, out of patience.",
     "max_turns": "The last turn is over.",
 }
-_RETRIEVERS = {"gnolr": "GNOLR", "ease": "EASE", "popularity": "popularity"}
 
 
 class Portraits(NamedTuple):
@@ -42,19 +42,6 @@ class Portraits(NamedTuple):
 
     map: Mapping[str, Any]
     samples: Mapping[str, Any]
-
-
-class Table(NamedTuple):
-    """A table whose first column names its rows.
-
-    caption: What it shows.
-    head: Titles of the columns.
-    rows: Cells as texts, one for each column.
-    """
-
-    caption: str
-    head: list[str]
-    rows: list[list[str]]
 
 
 class Plot(NamedTuple):
@@ -100,7 +87,7 @@ def render_report(report: Report, lines: Sequence[Headline], portraits: Portrait
         plots=_plots(report, portraits.map),
         sliders=_sliders(report["policy"]["sliders"]),
         drags=_drags(report["policy"]["sliders"]),
-        tables=_tables(report),
+        tables=report_tables(report),
         goodhart=show(report["dialogue"]["goodhart_gap"], "gain"),
         timing=_timing(report["timing"]),
         people=_people(portraits),
@@ -127,7 +114,7 @@ def _plots(report: Report, portrait: Mapping[str, Any]) -> dict[str, Plot]:
             "Choices foretold against comparisons known",
             "Unseen users, questions kept from training. Bands are 95 % intervals over users.",
             plots.accuracy_figure(accuracy),
-            _accuracy_table(accuracy),
+            accuracy_table(accuracy),
         ),
         Plot(
             "map",
@@ -136,7 +123,7 @@ def _plots(report: Report, portrait: Mapping[str, Any]) -> dict[str, Plot]:
             "Colours are not learned: they show the attribute that the user weighs most in the hidden truth; filled "
             "where more of it is liked, hollow where less. A and B are the two users shown below.",
             plots.map_figure(portrait),
-            _map_table(portrait),
+            map_table(portrait),
         ),
         Plot(
             "wins",
@@ -144,7 +131,7 @@ def _plots(report: Report, portrait: Mapping[str, Any]) -> dict[str, Plot]:
             "Share of unseen prompts on which the trained policy's reply under the user's own posterior has more true "
             "utility for that user than the other reply. Bars are 95 % intervals over users.",
             plots.wins_figure(policy),
-            _measures_table(
+            measures_table(
                 "Wins of the reply under the user's own condition",
                 {
                     "over the average user's reply": policy["win_rate_conditioned_vs_average"],
@@ -159,56 +146,10 @@ def _plots(report: Report, portrait: Mapping[str, Any]) -> dict[str, Plot]:
             "Mean stars at each turn, among the users who got that far: those easily pleased have left by then, so "
             "compare before with after, not one turn with the next. Bars are 95 % intervals over users.",
             plots.turns_figure(by_turn),
-            Table(
-                "Satisfaction by turn",
-                ["turn", "before", "users", "after", "users"],
-                _turn_rows(by_turn),
-            ),
+            turns_table(by_turn),
         ),
     ]
     return {plot.key: plot for plot in found}
-
-
-def _accuracy_table(accuracy: Mapping[str, Any]) -> Table:
-    sizes = plots.context_sizes(accuracy["vpl"])
-    rows = [
-        [str(size), *(show(accuracy[name][f"k{size}"], "share") for name in ("vpl", "hierarchical_bayes"))]
-        for size in sizes
-    ]
-    level = [show(accuracy[name], "share") for name in ("pooled", "length_only", "oracle")]
-    return Table(
-        "Choices foretold, by comparisons known",
-        ["comparisons", "latent profile", "hierarchical Bayes", "average user", "length alone", "oracle"],
-        [[*row, *level] for row in rows],
-    )
-
-
-def _map_table(portrait: Mapping[str, Any]) -> Table:
-    rows = []
-    for user, latent, style in zip(
-        portrait["users"], portrait["latents"], portrait["hidden_style"], strict=True
-    ):
-        place, likes = plots.strongest_wish(style)
-        wish = f"{'more' if likes else 'less'} {portrait['attributes'][place]}"
-        rows.append([f"user {user}", *(f"{value:.2f}" for value in latent[:2]), wish])
-    width = min(2, len(portrait["latents"][0]))
-    return Table(
-        "Unseen users on the map",
-        ["user", *("first coordinate", "second coordinate")[:width], "weighs most, in truth"],
-        rows,
-    )
-
-
-def _turn_rows(by_turn: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[list[str]]:
-    known = {(when, row["turn"]): row for when, rows in by_turn.items() for row in rows}
-    rows = []
-    for turn in sorted({turn for _, turn in known}):
-        cells = [str(turn)]
-        for when in ("before", "after"):
-            row = known.get((when, turn))
-            cells += [show(row, "number"), str(row["n"])] if row else ["nobody", "0"]
-        rows.append(cells)
-    return rows
 
 
 def _sliders(sliders: Mapping[str, Any]) -> list[Plot]:
@@ -249,100 +190,6 @@ def _drags(sliders: Mapping[str, Any]) -> dict[str, Any]:
         ]
         rows.append({"name": name, "cells": cells})
     return {"names": names, "rows": rows}
-
-
-def _tables(report: Report) -> dict[str, Table]:
-    policy, dialogue = report["policy"], report["dialogue"]
-    found = {
-        "dialogue": Table(
-            "Dialogues of unseen users before and after training, means over users",
-            ["measure", "before", "after", "change"],
-            [
-                [
-                    title,
-                    show(dialogue[key]["before"], unit),
-                    show(dialogue[key]["after"], unit),
-                    show(dialogue[key]["gain"], change),
-                ]
-                for key, title, unit, change in _DIALOGUE_ROWS
-            ],
-        ),
-        "rounds": _rounds_table(report["rounds"]),
-        "retrieval": _retrieval_table(report["retrieval"]),
-        "grounding": _measures_table(
-            "How replies hold to the card of facts",
-            {
-                "name their film exactly": policy["exact_title_rate"],
-                "name another film": policy["invented_title_rate"],
-                "state something that is not on the card": policy["invented_fact_rate"],
-            },
-            "share",
-        ),
-        "world": _world_table(report["world"]),
-    }
-    if "later_ratings" in report["world"]:
-        found["later"] = _later_table(report["world"]["later_ratings"])
-    return found
-
-
-_DIALOGUE_ROWS: tuple[tuple[str, str, Unit, Unit], ...] = (
-    ("satisfaction", "satisfaction, stars", "number", "gain"),
-    ("utility", "true utility of film and reply", "number", "gain"),
-    ("success_rate", "dialogues that end in success", "share", "points"),
-    ("turns", "turns", "number", "gain"),
-)
-
-
-def _measures_table(caption: str, measures: Mapping[str, Any], unit: Unit) -> Table:
-    rows = [
-        [name, show(as_measure(found), unit), str(as_measure(found)["n"])] for name, found in measures.items()
-    ]
-    return Table(caption, ["", "value [95 % interval]", "n"], rows)
-
-
-def _rounds_table(rounds: Sequence[Mapping[str, Any]]) -> Table:
-    rows = [
-        [
-            str(part["round"]),
-            *(str(part[key]) for key in ("dialogues", "turns", "fell_short", "accepted")),
-            show(part["acceptance_rate"], "share"),
-            show(part["satisfaction"], "number"),
-        ]
-        for part in rounds
-    ]
-    head = ["round", "dialogues", "turns", "fell short", "rewrites accepted", "acceptance", "satisfaction"]
-    return Table("Rounds of talking and training", head, rows)
-
-
-def _retrieval_table(retrieval: Mapping[str, Any]) -> Table:
-    metrics = ("ndcg@10", "ndcg@20", "recall@10", "recall@20")
-    shown = [metric for metric in metrics if metric in retrieval["gnolr"]]
-    rows = [
-        [title, *(show(as_measure(retrieval[name].get(metric)), "metric") for metric in shown)]
-        for name, title in _RETRIEVERS.items()
-    ]
-    return Table(
-        "Ranking the full catalogue for unseen users", ["", *(m.replace("ndcg", "NDCG") for m in shown)], rows
-    )
-
-
-def _world_table(world: Mapping[str, Any]) -> Table:
-    sizes = [[name, f"{world[name]:,}"] for name in ("films", "users", "interactions")]
-    shares = [[f"impressions {level}", show_value(world["levels"][level], "share")] for level in LEVELS]
-    return Table("What the world holds", ["", "value"], [*sizes, *shares])
-
-
-def _later_table(later: Mapping[str, Any]) -> Table:
-    rows: dict[str, tuple[Any, Unit]] = {
-        "simulated users": (later["log_loss_simulated_users"], "metric"),
-        "item-mean rule": (later["log_loss_item_mean"], "metric"),
-        "saved by the simulated users": (later["log_loss_saved"], "metric_gain"),
-    }
-    return Table(
-        "Real later ratings foretold: log loss in nats a rating, means over users",
-        ["", "log loss [95 % interval]", "users"],
-        [[name, show(measure, unit), str(measure["n"])] for name, (measure, unit) in rows.items()],
-    )
 
 
 def _timing(timing: Mapping[str, float]) -> list[dict[str, Any]]:

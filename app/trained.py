@@ -31,6 +31,8 @@ from simulators.types import Dialogue, ItemCard, Utterance
 RUNS = Path("runs")
 """Where `persona run` puts its folders unless told otherwise."""
 
+_SMALL_MODEL = 50_000_000  # weights
+
 
 class TrainedRun:
     """What a finished run offers to people; every method may be called from several threads.
@@ -75,6 +77,9 @@ class TrainedRun:
                 "Restore the folder, or make a new run."
             )
         run = RunContext(config, folder)
+        if sum(weight.numel() for weight in run.language_model.model.parameters()) < _SMALL_MODEL:
+            # Two rows of a small model gain nothing from more threads, and wait long for them on a busy machine.
+            torch.set_num_threads(1)
         policy_stage, retrieval_stage = stage_before(config.rounds + 1)
         retriever = Gnolr.load(run.stage(retrieval_stage) / "gnolr")
         agent = agent_of(run, load_policy(run, policy_stage), retriever)

@@ -12,8 +12,11 @@ from persona.types import Condition
 from recsys.types import Retriever
 from simulators.grounding import banned_slots, fill, slot_values
 from simulators.prompts import Message, recommender_prompt
+from simulators.randomness import keyed_seeds
 from simulators.types import Dialogue, ItemCard, Utterance
 from simulators.world.catalogue import Catalogue
+
+_ATTEMPTS = 3
 
 
 class Recommender:
@@ -86,7 +89,36 @@ class Recommender:
         *,
         seeds: Sequence[int],
     ) -> list[Utterance]:
-        """One reply a row, its slots filled from its card."""
+        """One reply a row, its slots filled from its card; one that lost the film's title is sampled again.
+
+        Args:
+            prompts: B conversations from `prompt`.
+            cards: The film of each.
+            condition: One row a conversation, or None for the average user.
+            seeds: One seed a conversation.
+        """
+        replies = self._word(prompts, cards, condition, seeds)
+        for attempt in range(1, _ATTEMPTS):
+            lost = [row for row, card in enumerate(cards) if card.title not in replies[row].text]
+            if not lost:
+                break
+            again = self._word(
+                [prompts[row] for row in lost],
+                [cards[row] for row in lost],
+                condition.select(lost) if condition else None,
+                keyed_seeds(attempt, np.asarray([seeds[row] >> 1 for row in lost])),
+            )
+            for row, reply in zip(lost, again, strict=True):
+                replies[row] = reply
+        return replies
+
+    def _word(
+        self,
+        prompts: Sequence[Sequence[Message]],
+        cards: Sequence[ItemCard],
+        condition: Condition | None,
+        seeds: Sequence[int],
+    ) -> list[Utterance]:
         slots = self.policy.slots
         with torch.inference_mode():
             raw = self.policy.generate(

@@ -22,6 +22,19 @@ from recsys.errors import RecsysError
 from simulators.errors import SimulatorError
 
 STYLE = Path(__file__).with_name("style.css")
+"""Style sheet of the page."""
+
+KEYS = """() => {
+    document.addEventListener("keydown", (event) => {
+        if (event.key === "Enter" && event.target.matches("input[type=number]")) event.target.blur();
+    });
+    document.addEventListener("keyup", (event) => {
+        const released = new PointerEvent("pointerup", {bubbles: true});
+        if (event.target.matches("input[type=range]")) event.target.dispatchEvent(released);
+    });
+}"""
+"""Script of the page: a slider set by keys counts as released, as one set by hand does."""
+
 _MODEL: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "show_progress": "minimal"}
 _QUICK: dict[str, Any] = {"concurrency_id": "quick", "concurrency_limit": 4, "show_progress": "hidden"}
 
@@ -50,7 +63,7 @@ def build_interface(demo: Demo) -> gr.Blocks:
         demo: What the controls do.
 
     Returns:
-        Blocks, to be launched with `theme()` and the style sheet `STYLE`.
+        Blocks, to be launched with `theme()`, `STYLE` and `KEYS`.
     """
     page = gr.Blocks(title="Persona", analytics_enabled=False, fill_width=True)
     with page:
@@ -86,7 +99,7 @@ def _build_talk(demo: Demo, talk: gr.State, lesson: gr.State, page: gr.Blocks) -
         with gr.Column(scale=6, min_width=320):
             chatbot = gr.Chatbot(
                 label="Your conversation", height=430, render_markdown=False, feedback_options=None, buttons=[],
-                placeholder="Ask for a film: “Hello, can you find me a funny film for tonight?”", elem_id="chat",
+                placeholder="Ask for a film: “Hello, can you find me a comedy for tonight?”", elem_id="chat",
             )  # fmt: skip
             message = gr.Textbox(
                 placeholder="What would you like to watch?", show_label=False, submit_btn=True, max_length=500,
@@ -128,19 +141,27 @@ def _build_talk(demo: Demo, talk: gr.State, lesson: gr.State, page: gr.Blocks) -
     film.click(another, session.person, view, **_MODEL)
     reset.click(reset_sliders, [talk, lesson, use_lesson], [*sliders, *view], **_MODEL)
     like.click(_told(demo.like), talk, view, **_MODEL)
-    gr.on([clear.click, page.load], lambda: demo.show_talk(demo.begin_talk()), None, view, **_MODEL)
+    gr.on(
+        [clear.click, chatbot.clear, page.load],
+        lambda: demo.show_talk(demo.begin_talk()),
+        None,
+        view,
+        **_MODEL,
+    )
     return session
 
 
 def _slider(name: str) -> gr.Slider:
     info = SLIDER_INFO[name]
-    return gr.Slider(-1, 1, 0, step=0.1, label=name.capitalize(), info=info, elem_id=f"slider-{name}")
+    return gr.Slider(
+        -1, 1, 0, step=0.1, label=name.capitalize(), info=info, elem_id=f"slider-{name}", buttons=[]
+    )
 
 
 def _build_teach(demo: Demo, session: _Session, page: gr.Blocks) -> None:
     gr.Markdown("### Which reply would you rather get?")
     question = gr.HTML(elem_id="question")
-    with gr.Row():
+    with gr.Row(equal_height=True, elem_id="choice"):
         with gr.Column():
             first = gr.HTML(elem_id="first")
             pick_first = gr.Button("This one", variant="primary", elem_id="pick-first")

@@ -31,7 +31,7 @@ def attribute_bars(measured: NDArray[np.float64] | None) -> go.Figure:
         figure.add_trace(bars)
     figure.update_xaxes(range=[-3.2, 3.2], title="deviations from the usual reply")
     figure.update_layout(barmode="group", bargap=0.25, legend={"orientation": "h", "y": 1.15, "x": 0})
-    return _dress(figure, height=330)
+    return _dress(figure, height=330, top=24)
 
 
 def belief_plot(belief: Belief) -> go.Figure:
@@ -47,7 +47,7 @@ def belief_plot(belief: Belief) -> go.Figure:
                 font={"size": 10, "color": "gray"},
             )  # fmt: skip
     figure.update_xaxes(range=[-reach, reach])
-    return _dress(figure, height=380)
+    return _dress(figure, height=390, top=48)
 
 
 def latent_plot(posterior: Posterior) -> go.Figure:
@@ -57,7 +57,7 @@ def latent_plot(posterior: Posterior) -> go.Figure:
     figure = _intervals([f"z{i + 1}" for i in range(len(mean))], mean, std)
     figure.add_vrect(x0=-_Z95, x1=_Z95, fillcolor=_GREY, opacity=0.35, line_width=0, layer="below")
     figure.update_xaxes(range=[-3.5, 3.5], title="latent; grey: before any choice")
-    return _dress(figure, height=380)
+    return _dress(figure, height=390, top=48)
 
 
 def _intervals(names: Sequence[str], mean: NDArray[np.float64], std: NDArray[np.float64]) -> go.Figure:
@@ -69,13 +69,13 @@ def _intervals(names: Sequence[str], mean: NDArray[np.float64], std: NDArray[np.
     return go.Figure(points)
 
 
-def _dress(figure: go.Figure, *, height: int) -> go.Figure:
+def _dress(figure: go.Figure, *, height: int, top: int) -> go.Figure:
     figure.update_layout(
         template="none", height=height, autosize=True, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 12, "color": "gray"},
-        margin={"l": 92, "r": 12, "t": 24, "b": 44}, dragmode=False,
+        margin={"l": 92, "r": 12, "t": top, "b": 44}, dragmode=False,
     )  # fmt: skip
     figure.update_xaxes(gridcolor=_GREY, zeroline=True, zerolinecolor="gray", fixedrange=True)
     # Reversed, so that the first attribute stands on top, as the sliders do.
-    figure.update_yaxes(autorange="reversed", fixedrange=True, automargin=True)
+    figure.update_yaxes(autorange="reversed", showgrid=False, fixedrange=True, automargin=True)
     return figure

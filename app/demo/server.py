@@ -39,7 +39,7 @@ def start(run_dir: Path | None, host: str = "127.0.0.1", port: int = 7860) -> "t
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_OFFLINE"] = "1"
     from app.demo.handlers import Demo  # noqa: PLC0415 - see above
-    from app.demo.interface import STYLE, build_interface, theme  # noqa: PLC0415 - see above
+    from app.demo.interface import KEYS, STYLE, build_interface, theme  # noqa: PLC0415 - see above
     from app.trained import TrainedRun, newest_run  # noqa: PLC0415 - see above
 
     page = build_interface(Demo(TrainedRun.open(newest_run() if run_dir is None else run_dir)))
@@ -53,18 +53,21 @@ def start(run_dir: Path | None, host: str = "127.0.0.1", port: int = 7860) -> "t
         run_history=False,
         theme=theme(),
         css_paths=STYLE,
+        js=KEYS,
     )
     return page, url
 
 
 def _check_port(host: str, port: int) -> int:
-    """The port, or a free one for 0, after a try to listen on it."""
+    """The port, or a free one for 0, after a try to take it."""
     try:
-        with socket.create_server((host, port)) as server:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind((host, port))
             found: int = server.getsockname()[1]
             return found
     except OSError as err:
         raise ConfigError(
             f"--host and --port must be an address of this machine and a free port; got {host} and {port} "
-            f"({err.strerror or err}). Choose another --port; 0 takes a free one."
+            f"({err.strerror}). Choose another --port; 0 takes a free one."
         ) from err

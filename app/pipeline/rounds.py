@@ -10,7 +10,8 @@ import torch
 
 from app.files import read_json, read_tensors, write_arrays, write_json
 from app.pipeline.context import RunContext
-from app.pipeline.policy import load_policy, policy_config, pool_pairs
+from app.pipeline.pairs import pool_pairs
+from app.pipeline.policy import load_policy, policy_config
 from app.pipeline.preferences import load_comparisons, load_profile
 from app.pipeline.replies import load_featurizer, load_replies
 from persona.data.comparisons import context_pairs

@@ -79,8 +79,9 @@ def write_policy(folder: Path, peft_model: PeftModel, gate: RankGate, base: nn.M
 def read_gate(folder: Path, base: nn.Module) -> RankGate:
     """Read the gate of a folder that `write_policy` wrote, after checking every file and the base model.
 
-    Raises: ModelError: A file is missing, unreadable, or not the one that was saved; or `base` is not the
-        model that the policy was trained on.
+    Raises:
+        ModelError: A file is missing, unreadable, or not the one that was saved; or `base` is not the model
+            that the policy was trained on.
     """
     if missing := [n for n in (*ADAPTER_FILES, GATE_WEIGHTS, GATE_CARD) if not (folder / n).is_file()]:
         raise ModelError(

@@ -152,11 +152,15 @@ class ConditionedPolicy:
     ) -> list[str]:
         """One reply to each conversation, in its own user's way.
 
-        Args: conversations: B conversations that end with a message to be answered. condition: One row a
-            conversation; None is the average user in every row. seeds: One seed a conversation, see
-            `sample_tokens`. max_new_tokens: Most tokens in a reply. temperature: 0 takes the most likely
-            token. top_p: Share of probability kept. banned: For each conversation, slots that its reply must
-            not contain, such as facts that are not known; names that the model has no slot for are left out.
+        Args:
+            conversations: B conversations that end with a message to be answered.
+            condition: One row a conversation; None is the average user in every row.
+            seeds: One seed a conversation, see `sample_tokens`.
+            max_new_tokens: Most tokens in a reply.
+            temperature: 0 takes the most likely token.
+            top_p: Share of probability kept.
+            banned: For each conversation, slots that its reply must not contain, such as facts that are not
+                known; names that the model has no slot for are left out.
 
         Returns:
             Raw replies: slots are still to be filled.
@@ -178,7 +182,7 @@ class ConditionedPolicy:
         def follow(rows: Tensor) -> None:
             self._hooks.set(None if multipliers is None else multipliers[:, rows.to(multipliers.device)])
 
-        with self._hooks.using(None):
+        with self._hooks.using(None), model.precision():
             replies = sample_tokens(
                 self._adapted,
                 prompts,
@@ -236,7 +240,8 @@ class ConditionedPolicy:
             rows: B rows. The vector parts of `condition` gate them; its texts must already be in the tokens.
             condition: One row a row; None is the average user.
 
-        Returns: Nats, zero where not a policy token, and the mask of policy tokens. Both (B, N), N being the
+        Returns:
+            Nats, zero where not a policy token, and the mask of policy tokens. Both (B, N), N being the
             largest number of policy tokens in a row, which are packed to the left; float32 (differentiable)
             and bool.
 
@@ -247,7 +252,7 @@ class ConditionedPolicy:
 
         def score(index: list[int]) -> Tensor:
             chosen = None if multipliers is None else multipliers[:, index]
-            with self._hooks.using(chosen):
+            with self._hooks.using(chosen), self.language_model.precision():
                 return policy_log_probs(self._adapted, [rows[i] for i in index])
 
         return score_by_length(rows, score, self.device), policy_mask(rows, self.device)
@@ -257,7 +262,7 @@ class ConditionedPolicy:
         unique = list(dict.fromkeys(rows))  # the reference knows no user, so it reads equal rows once
         place = {row: index for index, row in enumerate(unique)}
         model = self.language_model.model
-        with torch.no_grad():
+        with torch.no_grad(), self.language_model.precision():
             scored = score_by_length(
                 unique, lambda index: policy_log_probs(model, [unique[i] for i in index]), self.device
             )
@@ -284,7 +289,7 @@ class ConditionedPolicy:
             weight = policy.float() / policy.sum(1, keepdim=True)
             return torch.einsum("bt,bth->bh", weight, hidden)
 
-        with torch.no_grad():
+        with torch.no_grad(), self.language_model.precision():
             return score_by_length(rows, pool, self.device).cpu()
 
     def _with_text(

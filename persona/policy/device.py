@@ -34,6 +34,11 @@ def resolve_device(device: str = "auto") -> torch.device:
     return chosen
 
 
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether products in bfloat16 are faster than in float32 there: true of CPUs with AVX-512 BF16 instructions."""
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
 def default_dtype(device: torch.device) -> torch.dtype:
     """Number format of frozen weights: bfloat16 on a GPU, float32 elsewhere."""
     return torch.bfloat16 if device.type == "cuda" else torch.float32

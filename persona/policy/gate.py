@@ -17,6 +17,9 @@ from torch import Tensor, nn
 
 from persona.errors import ShapeError
 
+START_SPREAD = 4.0
+"""Scale of the output layer's first weights; multipliers start about 0.6 times this far from one."""
+
 
 class RankGate(nn.Module):
     """Multipliers of LoRA ranks: 1 + W2 tanh(W_z z / s_z + W_d d / s_d), without biases.
@@ -33,8 +36,7 @@ class RankGate(nn.Module):
         generator: Draws the initial weights.
 
     Source: measured in this project (docs/papers.md); the idea of rows with their own LoRA in one product is
-        that of
-    Wen and Chaudhuri (2023), "Batched Low-Rank Adaptation of Foundation Models", arXiv 2312.05677.
+    that of Wen and Chaudhuri (2023), "Batched Low-Rank Adaptation of Foundation Models", arXiv 2312.05677.
     """
 
     latent_scale: Tensor
@@ -50,17 +52,17 @@ class RankGate(nn.Module):
         hidden: int,
         generator: torch.Generator,
     ) -> None:
-        """Draw weights for multipliers of order one.
+        """Draw weights.
 
-        The output layer does not start at zero: users pull the LoRA in opposite directions, so with every
-        multiplier at one their gradients would cancel and nothing would ever leave the start.
+        The output layer does not start at zero, but wide: users pull the LoRA in opposite directions, so with
+        multipliers near one their gradients would nearly cancel and little would leave the start.
         """
         super().__init__()
         self.latent_dim, self.direction_dim = latent_dim, direction_dim
         self.modules_gated, self.rank, self.hidden = modules, rank, hidden
         self.from_latent = nn.Parameter(_normal(latent_dim, hidden, generator))
         self.from_direction = nn.Parameter(_normal(direction_dim, hidden, generator))
-        self.to_ranks = nn.Parameter(_normal(hidden, modules * rank, generator))
+        self.to_ranks = nn.Parameter(START_SPREAD * _normal(hidden, modules * rank, generator))
         self.register_buffer("latent_scale", torch.zeros(()))
         self.register_buffer("direction_scale", torch.zeros(()))
 

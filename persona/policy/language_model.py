@@ -7,7 +7,8 @@ of the tokens of prompt plus reply, and those of a dialogue a prefix of the dial
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from persona.errors import ModelError
-from persona.policy.device import default_dtype, resolve_device
+from persona.policy.device import default_dtype, has_fast_bfloat16, resolve_device
 from persona.types import Conversation, Message
 
 PLAIN_TEMPLATE = (
@@ -51,13 +52,18 @@ class TokenRow(NamedTuple):
 class LanguageModel:
     """A frozen causal language model and all that is known about its tokens.
 
-    Attributes: name: As the caller named it: "nano", an id or a folder. model: In evaluation mode, no
-        parameter trainable. tokenizer: Its tokenizer. template: Chat template to use in place of the
-        tokenizer's own, which it lacks; None otherwise. slots: Names such as "<title>" that the model writes
-        where a fact belongs; empty for a model that writes facts. end_token: Id that ends a reply.
-        stop_tokens: Ids at which generation stops, the end token among them. window: Most tokens that the
-        model reads. folds_system: True if its template refuses system messages, which then open the first
-        user message.
+    Attributes:
+        name: As the caller named it: "nano", an id or a folder.
+        model: In evaluation mode, no parameter trainable.
+        tokenizer: Its tokenizer.
+        template: Chat template to use in place of the tokenizer's own, which it lacks; None otherwise.
+        slots: Names such as "<title>" that the model writes where a fact belongs; empty for a model that
+            writes facts.
+        end_token: Id that ends a reply.
+        stop_tokens: Ids at which generation stops, the end token among them.
+        window: Most tokens that the model reads.
+        folds_system: True if its template refuses system messages, which then open the first user message.
+        mixed: Whether forward passes multiply in bfloat16, see `precision`.
     """
 
     name: str
@@ -70,6 +76,7 @@ class LanguageModel:
     window: int
     folds_system: bool
     _special: re.Pattern[str] = field(repr=False)
+    mixed: bool = False
 
     @classmethod
     def wrap(cls, model: PreTrainedModel, tokenizer: Any, *, name: str) -> "LanguageModel":
@@ -104,6 +111,10 @@ class LanguageModel:
             folds_system=not _takes_system(tokenizer, template),
             _special=re.compile("|".join(map(re.escape, [*sorted(special, key=len, reverse=True), _MARK]))),
         )
+
+    def precision(self) -> AbstractContextManager[object]:
+        """Number format of forward passes: bfloat16 products and float32 sums if `mixed`, the weights' own otherwise."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
     @property
     def device(self) -> torch.device:
@@ -279,12 +290,16 @@ def load_language_model(
 ) -> LanguageModel:
     """Load a causal language model for use as a frozen base.
 
-    Args: path_or_id: "nano" for the embedded model, a folder with config, safetensors weights and tokenizer,
-        or an id that the Hugging Face client can resolve. device: "auto" takes CUDA where there is a GPU,
-        else the CPU. dtype: Format of the weights; by default bfloat16 on a GPU and float32 on the CPU.
+    Args:
+        path_or_id: "nano" for the embedded model, a folder with config, safetensors weights and tokenizer, or
+            an id that the Hugging Face client can resolve.
+        device: "auto" takes CUDA where there is a GPU, else the CPU.
+        dtype: Format of weights and products; by default bfloat16 on a GPU, and on the CPU float32 weights
+            with products in bfloat16 where the processor has instructions for them.
 
-    Raises: ModelError: The folder is missing, or lacks its configuration, weights or tokenizer, or cannot be
-        read.
+    Raises:
+        ModelError: The folder is missing, or lacks its configuration, weights or tokenizer, or cannot be
+            read.
     """
     name = str(path_or_id)
     place = resolve_device(device)
@@ -312,7 +327,8 @@ def load_language_model(
             f"The weights of {name!r} must hold every parameter of its configuration; missing are {missing}. "
             "Save the model again or correct config.json."
         )
-    return LanguageModel.wrap(model.to(place), tokenizer, name=name)
+    wrapped = LanguageModel.wrap(model.to(place), tokenizer, name=name)
+    return replace(wrapped, mixed=dtype is None and has_fast_bfloat16(place))
 
 
 def nano_folder() -> Path:

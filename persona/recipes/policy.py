@@ -158,8 +158,9 @@ def train_policy(
         seed: Draws the order of pairs and which conditions are withheld.
         report: Called after each step with its metrics.
 
-    Returns: Metrics of each step: `step`, `loss`, `dpo`, `nll` (nats a token), `accuracy` (share of pairs
-        whose chosen side has the larger implicit reward), `margin` (difference of implicit rewards, nats),
+    Returns:
+        Metrics of each step: `step`, `loss`, `dpo`, `nll` (nats a token), `accuracy` (share of pairs whose
+        chosen side has the larger implicit reward), `margin` (difference of implicit rewards, nats),
         `grad_norm`, `lr` (of the LoRA). The same seed on the CPU gives the same bits.
     """
     pairs = pairs.with_reference(policy)

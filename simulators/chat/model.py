@@ -63,7 +63,7 @@ class LocalChat:
     ) -> list[str]:
         """See `ChatModel.complete`."""
         model = self._model
-        with torch.inference_mode():
+        with torch.inference_mode(), model.precision():
             tokens = sample_tokens(
                 model.model,
                 [model.encode(conversation, reserve=max_new_tokens) for conversation in conversations],

@@ -19,6 +19,7 @@ from simulators.types import SUCCESS_LEVEL, Dialogue, Feedback, ItemCard, StopRe
 from simulators.world.oracle import Oracle
 
 _WISH, _LEVEL, _RATING, _WORDS, _OPENING = range(5)
+_TEMPERATURE = 0.7
 _SATISFIED = 4.0
 _DISSATISFIED = 2.0
 
@@ -53,6 +54,7 @@ def open_dialogues(oracle: Oracle, chat: ChatModel, users: Sequence[int], *, see
         [viewer_opening_prompt(wish, slots) for wish in wishes],
         seeds=keyed_seeds(seed, np.asarray(users), _OPENING),
         max_new_tokens=32,
+        temperature=_TEMPERATURE,
         banned=[banned_slots(wish, slots) for wish in wishes],
     )
     return [fill(raw, wish) for raw, wish in zip(said, wishes, strict=True)]
@@ -147,6 +149,7 @@ class FilmViewers:
             prompts,
             seeds=keyed_seeds(seed, np.asarray(users), np.asarray(turns), _WORDS),
             max_new_tokens=40,
+            temperature=_TEMPERATURE,
             banned=[banned_slots(values, slots) for values in known],
         )
         return [

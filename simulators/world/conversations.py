@@ -13,6 +13,7 @@ Message = dict[str, str]
 
 SLOTS = frozenset(f"<{name}>" for name in CARD_SLOTS)
 _OPTIONAL = CARD_SLOTS[1:]
+_SPARSE = ("year", "genre", "era")
 _LEVEL_SHARES = (0.45, 0.15, 0.15, 0.15, 0.1)
 
 
@@ -31,10 +32,16 @@ def film_conversations(
 
 
 def _card(rng: np.random.Generator) -> ItemCard:
-    """A card of slots: mostly complete, sometimes with few facts, as in catalogues that know less."""
-    keep = 1.0 if rng.random() < 0.5 else rng.uniform(0.2, 1.0)
-    facts = {name: f"<{name}>" for name in _OPTIONAL if rng.random() < keep}
-    return ItemCard(0, "<title>", facts)
+    """A card of slots: complete, as sparse as a table of ratings has it, or anything between."""
+    kind = rng.random()
+    if kind < 0.4:
+        facts: tuple[str, ...] = _OPTIONAL
+    elif kind < 0.6:
+        facts = _SPARSE
+    else:
+        keep = rng.uniform(0.1, 0.9)
+        facts = tuple(name for name in _OPTIONAL if rng.random() < keep)
+    return ItemCard(0, "<title>", {name: f"<{name}>" for name in facts})
 
 
 def _free_text(said: str, rng: np.random.Generator, remarks: Sequence[str], words: Sequence[str]) -> str:

@@ -20,10 +20,10 @@ REPLY_SHIFT = 0.5
 FAME_WEIGHT, SEARCH_WEIGHT = 0.7, 0.8
 """How much fame (in logits) and own taste (logits a unit of utility) decide what a browsing user comes across."""
 
-SPOKEN_SHIFT = 1.0
+SPOKEN_SHIFT = 0.0
 """Logits that each step of interest gains where a user asked for one film, not a slate."""
 
-SATISFACTION = (3.0, 0.75, 0.65, 0.35)
+SATISFACTION = (1.9, 0.5, 0.8, 0.35)
 """Stars at average utilities, stars a unit of item and of reply utility, scale of the logistic noise."""
 
 WISH_SHARPNESS = 1.5

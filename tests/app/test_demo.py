@@ -1,6 +1,7 @@
 import html
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from app.demo.handlers import SLIDER_INFO, Demo, Person
 from app.demo.interface import build_interface
 from app.demo.plots import attribute_bars, belief_plot, latent_plot
-from app.demo.server import start
+from app.demo.server import launch, start
 from app.demo.teaching import Belief, Lesson, Teacher, describe
 from app.errors import ConfigError, StoreError, TalkError
 from app.talk import Talk
@@ -181,9 +182,14 @@ def _offering(lesson: Lesson, pair: np.ndarray) -> Lesson:
 def test_description_follows_the_signs_and_leaves_the_unsure_open() -> None:
     belief = Belief(np.array([-2.0, 1.0, 0.0, 0.0, 0.0, 0.1]), np.ones(6))
     said = describe(belief, 1)
-    assert said.startswith("After 1 choice you seem to want **longer replies** (98% sure), **warmer words** (84% sure)")
+    assert said.startswith(
+        "After 1 choice you seem to want **longer replies** (98% sure), **warmer words** (84% sure)"
+    )
     assert "Still open: plainness, reasons, curiosity, enthusiasm." in said
-    assert describe(Belief(np.zeros(6), np.ones(6)), 3) == "After 3 choices nothing is sure yet. A few more will tell."
+    assert (
+        describe(Belief(np.zeros(6), np.ones(6)), 3)
+        == "After 3 choices nothing is sure yet. A few more will tell."
+    )
 
 
 def test_plots_show_what_they_are_given(teacher: Teacher) -> None:
@@ -210,6 +216,7 @@ def test_page_is_built_over_any_run(demo: Demo) -> None:
 def test_page_tells_errors_in_one_sentence(demo: Demo) -> None:
     page = build_interface(demo)
     send = next(fn for fn in page.fns.values() if "submit" in {event for _, event in fn.targets})
+    assert send.fn is not None
     with pytest.raises(gr.Error, match="must hold words; got none"):
         send.fn("  ", demo.begin_talk(), demo.begin_lesson(), False, *ZEROS)
 
@@ -219,6 +226,16 @@ def test_port_in_use_is_refused(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"got 127.0.0.1 and {port} "):
             start(tmp_path, port=port)
+
+
+def test_address_is_told_and_the_demo_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    waited: list[bool] = []
+    page = SimpleNamespace(block_thread=lambda: waited.append(True))
+    monkeypatch.setattr("app.demo.server.start", lambda run, host, port: (page, f"http://{host}:{port}/"))
+    launch(None, port=9)
+    assert "http://127.0.0.1:9/" in capsys.readouterr().out and waited == [True]
 
 
 def test_run_is_checked_before_anything_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

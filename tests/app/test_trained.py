@@ -1,5 +1,8 @@
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,8 +13,8 @@ from app.manifest import MANIFEST, build_manifest
 from app.store import RECORD
 from app.trained import TrainedRun, needed_stages, newest_run
 from persona.errors import DataError
-from simulators.types import Dialogue
-from tests.helpers.scripted_run import ScriptedRun, tiny_run
+from simulators.types import Dialogue, Utterance
+from tests.helpers.scripted_run import ScriptedPolicy, ScriptedRun, tiny_run
 
 
 def begin_run(folder: Path, stages: tuple[str, ...], config: RunConfig | None = None) -> Path:
@@ -35,7 +38,9 @@ def test_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_unfinished_run_is_refused_by_its_first_missing_stage(tmp_path: Path) -> None:
     begin_run(tmp_path / "run", ("retrieval", "learn-1"))
-    with pytest.raises(StoreError, match=r"without its stage `replies`\. .* `persona run --resume --out .*run`"):
+    with pytest.raises(
+        StoreError, match=r"without its stage `replies`\. .* `persona run --resume --out .*run`"
+    ):
         TrainedRun.open(tmp_path / "run")
 
 
@@ -52,7 +57,7 @@ def test_changed_data_are_refused(tmp_path: Path) -> None:
     (data / "u.data").write_text("changed", encoding="utf-8")
     config = RunConfig(catalogue=str(data))
     folder = begin_run(tmp_path / "run", needed_stages(config), config)
-    with pytest.raises(StoreError, match="got another content of .*data"):
+    with pytest.raises(StoreError, match=r"got another content of .*data"):
         TrainedRun.open(folder)
 
 
@@ -69,7 +74,7 @@ def test_newest_run_is_the_one_whose_training_finished_last(tmp_path: Path) -> N
 
 def test_no_finished_run_is_told(tmp_path: Path) -> None:
     begin_run(tmp_path / "unfinished", ("replies",))
-    with pytest.raises(StoreError, match="got none. Make one with `persona run`"):
+    with pytest.raises(StoreError, match=r"got none\. Make one with `persona run`"):
         newest_run(tmp_path)
 
 
@@ -82,6 +87,28 @@ def test_condition_without_sliders_is_the_average_user() -> None:
 def test_slider_out_of_range_is_refused() -> None:
     with pytest.raises(DataError, match=r"Slider `warmth` must lie between -1 and 1; got 1\.5"):
         ScriptedRun().condition({"warmth": 1.5})
+
+
+def test_two_people_never_generate_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained, busy, met = ScriptedRun(), [0], []
+    alone = ScriptedPolicy.generate
+
+    def generate(*args: Any, **kwargs: Any) -> list[str]:
+        busy[0] += 1
+        met.append(busy[0])
+        time.sleep(0.01)
+        busy[0] -= 1
+        return alone(*args, **kwargs)
+
+    monkeypatch.setattr(ScriptedPolicy, "generate", generate)
+    said, card = Utterance("Hi", "Hi"), trained.films.card(0)
+
+    def answer(seed: int) -> tuple[Utterance, Utterance]:
+        return trained.reply(Dialogue(-1), said, card, trained.condition({}), seed=seed)
+
+    with ThreadPoolExecutor(4) as people:
+        list(people.map(answer, range(8)))
+    assert met == [1] * 8
 
 
 @pytest.mark.integration

@@ -1,4 +1,4 @@
-"""A trained run without training: a scripted policy over a small catalogue, and a pool whose latent is its attributes."""
+"""A trained run without training: a scripted policy, a small catalogue, a pool whose latent is its attributes."""
 
 from collections.abc import Collection, Sequence
 from functools import cache
@@ -133,12 +133,13 @@ def train_tiny_run(folder: Path) -> Path:
         work(run, run.stage(name))
         write_json(run.stage(name) / RECORD, {})
     profile = LatentProfile(load_replies(run).features.shape[1], config.latent_dim, seed=0)
+    profile.head.data.mul_(20.0)  # so that a single choice moves the latent far
     profile.save(run.stage("preferences"))
     write_json(run.stage("preferences") / RECORD, {})
     policy = base_policy(run)
     generator = torch.Generator().manual_seed(0)
     for parameter in policy.adapter_parameters():
-        parameter.data.copy_(0.06 * torch.randn(parameter.shape, generator=generator))
+        parameter.data.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
     policy.gate.fit_scale(torch.eye(config.latent_dim), torch.eye(len(ATTRIBUTES)))
     policy.save(run.stage("learn-1") / "policy")
     Gnolr.load(run.stage("retrieval") / "gnolr").save(run.stage("learn-1") / "gnolr")
