@@ -26,4 +26,6 @@ class MissingDependency(PersonaError, ImportError):
 
     def __init__(self, package: str, *, needed_for: str, install: str) -> None:
         """Name the package, what it is for, and the command that installs it."""
-        super().__init__(f"{needed_for} needs the package `{package}`, which is not installed. Run `{install}`.")
+        super().__init__(
+            f"{needed_for} needs the package `{package}`, which is not installed. Run `{install}`."
+        )

@@ -5,18 +5,35 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from persona.policy.conditioned import ConditionedPolicy
 from persona.types import Condition
 from recsys.types import Retriever
-from simulators.grounding import banned_slots, fill, slot_values
+from simulators.grounding import banned_slots, fill, slot_values, whole_sentences
 from simulators.prompts import Message, recommender_prompt
 from simulators.randomness import keyed_seeds
 from simulators.types import Dialogue, ItemCard, Utterance
 from simulators.world.catalogue import Catalogue
 
 _ATTEMPTS = 3
+
+
+class _Wish:
+    """A kind of wish that users put into words, such as a genre: which words there are, and which films they mean."""
+
+    def __init__(self, films_of: dict[str, NDArray[np.bool_]]) -> None:
+        self._films_of = films_of
+        names = sorted(map(re.escape, films_of), key=len, reverse=True)
+        self._pattern = re.compile(rf"\b({'|'.join(names)})\b" if names else r"(?!)", re.IGNORECASE)
+
+    def films(self, spoken: Sequence[str]) -> NDArray[np.bool_] | bool:
+        """Films of the wish named last; True, which allows all, if none was named. `spoken`: newest first."""
+        for text in spoken:
+            if found := self._pattern.findall(text):
+                return self._films_of[found[-1].lower()]
+        return True
 
 
 class Recommender:
@@ -47,14 +64,18 @@ class Recommender:
         self._history_turns = history_turns
         self._temperature = temperature
         self._max_new_tokens = max_new_tokens
-        self._genres = {genre: catalogue.has_genre(genre) for genre in catalogue.genres}
-        names = sorted(map(re.escape, catalogue.genres), key=len, reverse=True)
-        self._genre_pattern = re.compile(rf"\b({'|'.join(names)})", re.IGNORECASE)
+        moods = catalogue.films["mood"]
+        self._wishes = (
+            _Wish({genre.lower(): catalogue.has_genre(genre) for genre in catalogue.genres}),
+            _Wish({str(mood).lower(): (moods == mood).to_numpy(bool) for mood in moods.dropna().unique()}),
+        )
 
     def choose(
         self, dialogues: Sequence[Dialogue], said: Sequence[Utterance], histories: csr_array
     ) -> list[ItemCard]:
-        """The best item that each user has not met, within the genre that the user last named, if any.
+        """The best item that each user has not met, of the genre and the mood that the user last named, if any.
+
+        Where no such film is left, the mood is given up first, then the genre.
 
         Args:
             dialogues: B dialogues so far.
@@ -63,16 +84,13 @@ class Recommender:
         """
         allowed = np.ones((len(dialogues), len(self.catalogue)), dtype=bool)
         for row, (dialogue, words) in enumerate(zip(dialogues, said, strict=True)):
-            genre = self._named_genre([*(turn.user.text for turn in dialogue.turns), words.text])
-            if genre is not None:
-                allowed[row] = self._genres[genre]
             allowed[row, [turn.card.item for turn in dialogue.turns]] = False
+            allowed[row, histories[[row]].indices] = False
+            spoken = [words.text, *(turn.user.text for turn in reversed(dialogue.turns))]
+            for wish in self._wishes:
+                narrowed = allowed[row] & wish.films(spoken)
+                allowed[row] = narrowed if narrowed.any() else allowed[row]
         best = self._retriever.search(histories, 1, allowed=allowed).items[:, 0]
-        missing = best < 0
-        if missing.any():
-            # A genre whose every film was met: any unseen film is better than none.
-            rows = np.flatnonzero(missing)
-            best[rows] = self._retriever.search(histories[rows], 1).items[:, 0]
         return [self.catalogue.card(int(item)) for item in best]
 
     def prompt(self, dialogue: Dialogue, said: Utterance, card: ItemCard) -> list[Message]:
@@ -129,11 +147,4 @@ class Recommender:
                 temperature=self._temperature,
                 banned=[banned_slots(slot_values(card), slots) for card in cards],
             )
-        return [fill(text, slot_values(card)) for text, card in zip(raw, cards, strict=True)]
-
-    def _named_genre(self, texts: Sequence[str]) -> str | None:
-        for text in reversed(texts):
-            if found := self._genre_pattern.findall(text):
-                name = found[-1].lower()
-                return next(genre for genre in self._genres if genre.lower() == name)
-        return None
+        return [fill(whole_sentences(text), slot_values(card)) for text, card in zip(raw, cards, strict=True)]

@@ -61,6 +61,16 @@ def fill(raw: str, values: Mapping[str, str]) -> Utterance:
     return Utterance(raw, text)
 
 
+def whole_sentences(raw: str) -> str:
+    """The text without a last sentence that the limit of tokens cut off, and without anything after a line break.
+
+    A text that holds no whole sentence is kept as it is.
+    """
+    line = raw.strip().split("\n")[0].strip()
+    end = max(line.rfind(mark) for mark in ".!?")
+    return line[: end + 1] if end >= 0 else line
+
+
 class Grounding(NamedTuple):
     """How a reply holds to its card.
 

@@ -15,9 +15,10 @@ from app.pipeline.conversations import load_dialogues, measure_dialogues, unseen
 from app.pipeline.policy import load_policy
 from app.pipeline.replies import ReplyPool, base_policy, load_replies
 from app.pipeline.rounds import agent_of, stage_before
+from persona.policy.conditioned import ConditionedPolicy
 from persona.profiles.direction import direction_from_sliders
 from persona.rewards.attributes import ATTRIBUTES
-from persona.types import Condition
+from persona.types import Condition, Conversation
 from recsys.models.gnolr import Gnolr
 from recsys.significance import bootstrap_interval
 from simulators.agent import Recommender
@@ -85,7 +86,24 @@ def _win_rates(
         report[f"win_rate_{name}"] = interval.to_report()
         report[f"utility_gain_{name}"] = bootstrap_interval(gain, seed=run.seed(name)).to_report()
         report[f"worst_decile_gain_{name}"] = float(np.sort(gain)[: max(1, len(gain) // 10)].mean())
+    spoken = {"conditioned": own, "average": average, "before": before}
+    report["base_nll_per_token"] = {
+        name: bootstrap_interval(
+            _strangeness(trained.policy, conversations, replies).reshape(len(unseen), -1).mean(1),
+            seed=run.seed("strangeness"),
+        ).to_report()
+        for name, replies in spoken.items()
+    }
     return report, Spoken(own, cards)
+
+
+def _strangeness(
+    policy: ConditionedPolicy, conversations: Sequence[Conversation], replies: Sequence[Utterance]
+) -> NDArray[np.float64]:
+    """How unlikely the base model finds each reply, in nats a token: broken language shows here. Shape (B,)."""
+    rows = policy.encode_replies(conversations, [reply.raw for reply in replies])
+    tokens = torch.tensor([sum(row.policy) for row in rows])
+    return (-policy.reference_log_probs(rows).sum(1).cpu() / tokens).double().numpy()
 
 
 def _slider_responses(

@@ -12,7 +12,7 @@ from app.pipeline.context import RunContext
 from persona.features import TextFeaturizer
 from persona.policy.conditioned import ConditionedPolicy
 from persona.rewards.attributes import ATTRIBUTES, AttributeScale
-from simulators.grounding import banned_slots, fill, reply_attributes, slot_values
+from simulators.grounding import banned_slots, fill, reply_attributes, slot_values, whole_sentences
 from simulators.prompts import Message, recommender_prompt
 from simulators.randomness import keyed_seeds
 from simulators.types import Utterance
@@ -82,6 +82,7 @@ def sample_replies(run: RunContext, out: Path) -> None:
         temperature=1.0,
         banned=[banned_slots(slot_values(cards[i]), slots) for i in prompt_of],
     )
+    raw = [whole_sentences(text) for text in raw]
     shown = [cards[i] for i in prompt_of]
     replies = [fill(text, slot_values(card)) for text, card in zip(raw, shown, strict=True)]
     measured = reply_attributes(replies, shown)

@@ -113,7 +113,7 @@ class LanguageModel:
         )
 
     def precision(self) -> AbstractContextManager[object]:
-        """Number format of forward passes: bfloat16 products and float32 sums if `mixed`, the weights' own otherwise."""
+        """Number format of forward passes: bfloat16 products if `mixed`, that of the weights otherwise."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed)
 
     @property

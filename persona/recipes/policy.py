@@ -27,6 +27,9 @@ from persona.policy.language_model import TokenRow
 from persona.policy.scoring import policy_mask, sum_by_turn, turn_index
 from persona.types import Condition, Conversation
 
+PAIRS_AT_ONCE = 8
+"""Pairs whose gradient is taken at once; a step adds up as many such parts as it needs, to bound memory."""
+
 BUCKET_BATCHES = 8
 """Batches whose pairs are sorted by length together: more wastes less padding, fewer mixes pairs better."""
 
@@ -180,21 +183,25 @@ def train_policy(
     for step in range(config.steps):
         index = next(batches)
         withheld = torch.from_numpy(drop_rng.random(len(index)) < config.drop_condition)
-        terms = _step_terms(policy, pairs, index, withheld, turns=turns, beta=config.beta)
         weight = torch.ones(len(index)) if pairs.weight is None else pairs.weight[index]
-        weight = (weight / weight.sum()).to(terms.dpo)
-        dpo, nll = weight @ terms.dpo, weight @ terms.nll
-        loss = dpo + config.sft_weight * nll
+        weight = weight / weight.sum()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        parts = []
+        for rows in torch.arange(len(index)).split(PAIRS_AT_ONCE):
+            part = [index[row] for row in rows.tolist()]
+            terms = _step_terms(policy, pairs, part, withheld[rows], turns=turns, beta=config.beta)
+            (weight[rows].to(terms.dpo) @ (terms.dpo + config.sft_weight * terms.nll)).backward()
+            parts.append(torch.stack([terms.dpo, terms.nll, terms.margin]).detach().cpu())
+        losses, likelihoods, margins = torch.cat(parts, dim=1)
+        dpo, nll = weight @ losses, weight @ likelihoods
         norm = torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
         metrics = {
             "step": float(step),
-            "loss": loss.item(),
+            "loss": (dpo + config.sft_weight * nll).item(),
             "dpo": dpo.item(),
             "nll": nll.item(),
-            "accuracy": (terms.margin > 0).float().mean().item(),
-            "margin": terms.margin.mean().item(),
+            "accuracy": (margins > 0).float().mean().item(),
+            "margin": margins.mean().item(),
             "grad_norm": norm.item(),
             "lr": float(scheduler.get_last_lr()[0]),
         }
