@@ -1,5 +1,6 @@
 """`persona chat`: talk with the trained policy in the terminal, sliders set by commands such as `/brevity 0.8`."""
 
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
@@ -88,10 +89,10 @@ class ChatSession:
         elif name in self._actions:
             self._actions[name]()
         else:
-            near = get_close_matches(name, known, n=1, cutoff=0.0)
+            near = get_close_matches(name, known, n=1, cutoff=0.5)
+            advice = f"Did you mean `/{near[0]}`?" if near else "Write `/help` for what each does."
             raise TalkError(
-                f"A command must be one of {', '.join(f'/{c}' for c in known)}; got `/{name}`. Did you mean "
-                f"`/{near[0]}`?"
+                f"A command must be one of {', '.join(f'/{c}' for c in known)}; got `/{name}`. {advice}"
             )
 
     def _set_slider(self, name: str, value: str) -> None:
@@ -121,6 +122,7 @@ class ChatSession:
     def _reset(self) -> None:
         self.sliders = dict.fromkeys(ATTRIBUTES, 0.0)
         self.talk = Talk()
+        self._print("reset", "conversation forgotten, every slider at 0", "green")
 
     def _quit(self) -> None:
         self.over = True
@@ -155,6 +157,9 @@ def chat(run_dir: Path, *, lines: Iterable[str] | None = None, console: Console 
     """
     shown = console or Console()
     session = ChatSession(TrainedRun.open(run_dir), shown)
+    if lines is None and isinstance(sys.stdin, io.TextIOWrapper):
+        # Bytes that are not text become a mark that says so, rather than the end of the conversation.
+        sys.stdin.reconfigure(errors="replace")
     if lines is None and sys.stdin.isatty():
         session.show_help()
         lines = _typed_lines(shown)

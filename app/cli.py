@@ -1,5 +1,6 @@
 """The `persona` command. Each subcommand imports its work when called, so that `--help` answers at once."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the console script."""
+    # Read by OpenMP when torch is first imported: threads that wait must not spin, or a second job on the machine
+    # slows small models down many times over.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
 
 
@@ -166,3 +170,7 @@ def _split_settings(settings: list[str]) -> tuple[Path | None, list[str]]:
             "Write for example `persona run my.toml seed=1`."
         )
     return (Path(paths[0]) if paths else None), [text for text in settings if "=" in text]
+
+
+if __name__ == "__main__":
+    main()

@@ -2,20 +2,17 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import safetensors.numpy
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from app.errors import StoreError
-
-_Array = TypeVar("_Array")
 
 PARTIAL = ".partial-"
 """How the names of unfinished files and folders begin; whatever bears it may be deleted."""
@@ -128,27 +125,14 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any] | torch.Tensor]) 
     write_atomically(path, safetensors.torch.save(tensors))
 
 
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Arrays of a safetensors file, by name; numpy has no bfloat16, so read such files with `read_tensors`.
-
-    Raises:
-        StoreError: The file is missing or not safetensors.
-    """
-    return _load(path, safetensors.numpy.load_file)
-
-
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Tensors of a safetensors file on the CPU, by name.
 
     Raises:
         StoreError: The file is missing or not safetensors.
     """
-    return _load(path, safetensors.torch.load_file)
-
-
-def _load(path: Path, load: Callable[[Path], dict[str, _Array]]) -> dict[str, _Array]:
     try:
-        return load(path)
+        return safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as err:
         raise _unreadable(path, str(err)) from err
 

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from app.config import RunConfig
 from app.errors import StoreError
 from app.files import read_json
@@ -73,6 +75,36 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder / MANIFEST} must be as `persona run` wrote it; got other content. Use another folder."
         )
     return manifest
+
+
+def read_config(folder: Path, manifest: Mapping[str, Any]) -> RunConfig:
+    """The configuration in a run's manifest.
+
+    Args:
+        folder: The run's folder, for the message.
+        manifest: What `read_manifest` found there.
+
+    Raises:
+        StoreError: It is not a configuration of this version, with every field.
+    """
+    found = manifest["config"]
+    try:
+        config = RunConfig.model_validate(found)
+    except ValidationError as err:
+        first = err.errors()[0]
+        name = ".".join(map(str, first["loc"])) or "config"
+        raise _other_config(folder, f"whose `{name}` is not one ({first['msg']})") from err
+    # A run writes every field, so a default must not stand in for one that is gone.
+    if lacking := sorted(RunConfig.model_fields.keys() - found.keys()):
+        more = f" and {len(lacking) - 3} more" * (len(lacking) > 3)
+        raise _other_config(folder, f"which lacks `{', '.join(lacking[:3])}`{more}")
+    return config
+
+
+def _other_config(folder: Path, what: str) -> StoreError:
+    return StoreError(
+        f"A run must have a configuration of this version; got {folder}, {what}. Make a new run."
+    )
 
 
 def hash_files(folder: Path) -> dict[str, str]:

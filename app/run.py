@@ -16,8 +16,7 @@ from rich.progress import (
 )
 
 from app.config import RunConfig
-from app.manifest import hash_files
-from app.pipeline.context import FILM_WORLD, RunContext
+from app.pipeline.context import RunContext
 from app.pipeline.conversations import talk_after, talk_before
 from app.pipeline.latent_map import draw_map
 from app.pipeline.measure import measure_run
@@ -27,10 +26,10 @@ from app.pipeline.replies import sample_replies
 from app.pipeline.retrieval import train_retrieval
 from app.pipeline.rounds import learn, talk
 from app.pipeline.world import describe_world
+from app.quiet import quiet_libraries
 from app.report import write_report
 from app.stages import Stage, StageView, run_stages
 from app.store import RunStore
-from persona.policy.device import resolve_device
 
 Work = Callable[[RunContext, Path], None]
 
@@ -47,10 +46,11 @@ def run_pipeline(config: RunConfig, out: Path, *, resume: bool, console: Console
     Returns:
         The path of `report.html`.
     """
-    device = resolve_device(config.device)
-    hashes = {} if config.catalogue == FILM_WORLD else hash_files(Path(config.catalogue))
-    with RunStore.open(out, config, hashes, resume=resume, device=str(device)) as store:
-        run = RunContext(config, out)
+    quiet_libraries()
+    run = RunContext(config, out)
+    # Bad input shows here, before the folder belongs to it.
+    run.check_input()
+    with RunStore.open(out, config, run.data_hashes(), resume=resume, device=run.device) as store:
         stages = [Stage(name, title, _bind(run, work)) for name, title, work in _plan(config)]
         columns = (
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),

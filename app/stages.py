@@ -4,13 +4,11 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from numpy.typing import NDArray
 from rich.progress import Progress, TaskID
-from torch import Tensor
 
 from app import files
 from app.errors import StoreError
@@ -18,54 +16,21 @@ from app.store import RECORD, RunStore
 
 
 class StageView:
-    """What one stage may touch: the files of finished stages, and a folder of its own.
+    """What one stage is given: a folder of its own, and a way to show how far it is.
 
     Attributes:
         folder: Where this stage writes; becomes `stages/<name>` once the stage returns. Anything may be saved
             into it, a PEFT folder for instance.
     """
 
-    def __init__(self, store: RunStore, folder: Path, advance: Callable[[int, int], None]) -> None:
+    def __init__(self, folder: Path, advance: Callable[[int, int], None]) -> None:
         """See the attributes; `advance` is called with the steps done and their total."""
         self.folder = folder
-        self._store = store
         self._advance = advance
 
     def advance(self, done: int, total: int) -> None:
         """Show how far the stage is: `done` of `total` steps."""
         self._advance(done, total)
-
-    def write_arrays(self, name: str, arrays: Mapping[str, NDArray[Any] | Tensor]) -> None:
-        """Keep numpy arrays or tensors as `<name>.safetensors` of this stage."""
-        files.write_arrays(self.folder / f"{name}.safetensors", arrays)
-
-    def write_json(self, name: str, value: object) -> None:
-        """Keep a JSON value as `<name>.json` of this stage."""
-        files.write_json(self.folder / f"{name}.json", value)
-
-    def read_arrays(self, stage: str, name: str) -> dict[str, NDArray[Any]]:
-        """Arrays that an earlier stage kept."""
-        return files.read_arrays(self.path(stage, f"{name}.safetensors"))
-
-    def read_tensors(self, stage: str, name: str) -> dict[str, Tensor]:
-        """Tensors that an earlier stage kept, on the CPU."""
-        return files.read_tensors(self.path(stage, f"{name}.safetensors"))
-
-    def read_json(self, stage: str, name: str) -> Any:
-        """The JSON value that an earlier stage kept."""
-        return files.read_json(self.path(stage, f"{name}.json"))
-
-    def path(self, stage: str, name: str = "") -> Path:
-        """A file or folder of an earlier stage.
-
-        Raises:
-            StoreError: The stage is not finished, so reading it would make the run depend on its order.
-        """
-        if not self._store.done(stage):
-            raise StoreError(
-                f"A stage may read finished stages only; got `{stage}`. Put `{stage}` before it."
-            )
-        return self._store.stage_folder(stage) / name
 
 
 class Stage(NamedTuple):
@@ -73,7 +38,7 @@ class Stage(NamedTuple):
 
     name: Its folder, in lower case with - or _.
     title: What the progress bar says.
-    function: Does the work; a pure function of the configuration and of what the view reads.
+    function: Does the work; depends on the configuration and on the files of earlier stages alone.
     """
 
     name: str
@@ -90,7 +55,7 @@ def run_stages(store: RunStore, stages: Sequence[Stage], progress: Progress) -> 
         progress: A rich progress display, started by the caller; each stage is one task on it.
 
     Raises:
-        StoreError: Two stages bear one name, or a file cannot be written.
+        StoreError: Two stages bear one name, or a stage cannot read or write a file.
     """
     names = [stage.name for stage in stages]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -116,10 +81,16 @@ def _run_stage(store: RunStore, stage: Stage, advance: Callable[[int, int], None
     began = time.monotonic()
     try:
         partial.mkdir()
-        stage.function(StageView(store, partial, advance))
+        stage.function(StageView(partial, advance))
         record = {"seconds": round(time.monotonic() - began, 3), "peak_rss_mb": peak_rss_mb()}
         files.write_json(partial / RECORD, record)
         files.move_folder(partial, final)
+    except OSError as err:
+        where = f" at {err.filename}" if err.filename else ""
+        raise StoreError(
+            f"The stage `{stage.name}` must be able to read and write its files; got {err.strerror or err}{where}. "
+            "Put that right and go on with --resume."
+        ) from err
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -11,8 +11,9 @@ killed at any moment goes on by skipping the finished stages, and ends with the 
 
 import fcntl
 import os
+import re
 import shutil
-import warnings
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +29,14 @@ RECORD = "stage.json"
 """Name of the file, in a finished stage's folder, that says how long the stage took."""
 
 _LOCK = ".lock"
+_HASH = re.compile("[0-9a-f]{40,}")
+_SHOWN_OF_HASH = 12
+_CODE = {
+    "commit": "another commit",
+    "dirty": "other uncommitted changes",
+    "versions": "other versions of its packages",
+}
+"""Parts of a manifest that may differ when a run goes on, in words."""
 
 
 class RunStore:
@@ -82,8 +91,11 @@ class RunStore:
                 files.write_json(out / MANIFEST, now)
             else:
                 _warn_of_other_code(then, now)
-            (out / "stages").mkdir(exist_ok=True)
-            _delete_partial(out)
+            try:
+                (out / "stages").mkdir(exist_ok=True)
+                _delete_partial(out)
+            except OSError as err:
+                raise _unusable(out, err) from err
             undo.pop_all()
         return cls(out, now if then is None else then, lock)
 
@@ -110,31 +122,6 @@ class RunStore:
     def stage_folder(self, stage: str) -> Path:
         """Where a finished stage keeps its artefacts."""
         return self.folder / "stages" / stage
-
-    def records(self) -> dict[str, dict[str, float]]:
-        """For each finished stage its `seconds` of wall time and the process's `peak_rss_mb` at its end."""
-        found = sorted((self.folder / "stages").glob(f"*/{RECORD}"))
-        return {path.parent.name: files.read_json(path) for path in found}
-
-    def publish(self, name: str, content: str) -> Path:
-        """Write a text file at the top of the folder, such as `report.html`, and return its path.
-
-        Raises:
-            StoreError: The file cannot be written.
-        """
-        path = self.folder / name
-        files.write_atomically(path, content.encode())
-        return path
-
-    def publish_json(self, name: str, value: object) -> Path:
-        """Write a JSON file at the top of the folder, such as `report.json`, and return its path.
-
-        Raises:
-            StoreError: The value is not JSON with finite numbers, or the file cannot be written.
-        """
-        path = self.folder / name
-        files.write_json(path, value)
-        return path
 
 
 def _check_folder(out: Path, now: Mapping[str, Any], *, resume: bool) -> dict[str, Any] | None:
@@ -170,23 +157,34 @@ def _check_same_run(out: Path, then: Mapping[str, Any], now: Mapping[str, Any]) 
         if then[part] == now[part]:
             continue
         if isinstance(now[part], dict) and isinstance(then[part], dict):
-            keys = sorted(k for k in now[part] | then[part] if now[part].get(k) != then[part].get(k))[:3]
-            change = ", ".join(f"{k} {then[part].get(k)!r} there and {now[part].get(k)!r} now" for k in keys)
+            keys = sorted(k for k in now[part] | then[part] if now[part].get(k) != then[part].get(k))
+            change = ", ".join(
+                f"{k} {_short(then[part].get(k))} there and {_short(now[part].get(k))} now" for k in keys[:3]
+            )
+            change += f" and {len(keys) - 3} more" * (len(keys) > 3)
+        elif isinstance(now[part], dict):
+            change = f"a damaged `{part}` in its {MANIFEST}"
         else:
-            change = f"{then[part]!r} there and {now[part]!r} now"
+            change = f"{_short(then[part])} there and {_short(now[part])} now"
         raise StoreError(
             f"--resume must meet the same {what}; got {out} with {change}. Give what it began with, or "
             "choose another --out."
         )
 
 
+def _short(value: object) -> str:
+    """A value as a message shows it: hashes by their first characters."""
+    return repr(value[:_SHOWN_OF_HASH] if isinstance(value, str) and _HASH.fullmatch(value) else value)
+
+
 def _warn_of_other_code(then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    other = [part for part in ("commit", "dirty", "versions") if then.get(part) != now[part]]
+    other = [part for part in _CODE if then.get(part) != now[part]]
     if other:
-        warnings.warn(
-            f"This run began with another state of: {', '.join(other)}. Its finished stages are kept, so the "
-            "report may differ from one made in a single go.",
-            stacklevel=3,
+        names = ", ".join(_CODE[part] for part in other)
+        print(
+            f"This run began with {names}; its finished stages are kept, so the report may differ from one made in a "
+            "single go.",
+            file=sys.stderr,
         )
 
 

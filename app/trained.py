@@ -7,18 +7,18 @@ from threading import Lock
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from scipy.sparse import csr_array
 from torch import Tensor
 
 from app.config import RunConfig
 from app.errors import StoreError, TalkError
-from app.manifest import MANIFEST, hash_files, read_manifest
+from app.manifest import MANIFEST, hash_files, read_config, read_manifest
 from app.pipeline.context import FILM_WORLD, RunContext
 from app.pipeline.policy import load_policy
 from app.pipeline.preferences import load_profile
 from app.pipeline.replies import ReplyPool, load_replies
 from app.pipeline.rounds import agent_of, stage_before
+from app.quiet import quiet_libraries
 from app.store import RECORD
 from persona.profiles.direction import direction_from_sliders
 from persona.profiles.latent import LatentProfile
@@ -64,8 +64,9 @@ class TrainedRun:
             StoreError: There is no run in the folder, its training is not finished, its configuration is not
                 one of this version, or its data have changed since.
         """
+        quiet_libraries()
         manifest = read_manifest(folder)
-        config = _read_config(folder, manifest)
+        config = read_config(folder, manifest)
         if missing := [name for name in needed_stages(config) if not (folder / "stages" / name).is_dir()]:
             raise StoreError(
                 f"A run must have finished its training; got {folder} without its stage `{missing[0]}`. Go on "
@@ -167,7 +168,7 @@ def newest_run(root: Path = RUNS) -> Path:
     found = []
     for folder in (manifest.parent for manifest in root.glob(f"*/{MANIFEST}")):
         try:
-            stages = needed_stages(_read_config(folder, read_manifest(folder)))
+            stages = needed_stages(read_config(folder, read_manifest(folder)))
         except StoreError:
             continue  # damaged, or of another version: no choice here, and told when it is named with --run
         records = [folder / "stages" / name / RECORD for name in stages]
@@ -179,15 +180,3 @@ def newest_run(root: Path = RUNS) -> Path:
             "its folder with --run."
         )
     return max(found)[1]
-
-
-def _read_config(folder: Path, manifest: Mapping[str, object]) -> RunConfig:
-    try:
-        return RunConfig.model_validate(manifest["config"])
-    except ValidationError as err:
-        first = err.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise StoreError(
-            f"A run must have a configuration of this version; got {folder}, whose `{name}` is not one "
-            f"({first['msg']}). Make a new run."
-        ) from err

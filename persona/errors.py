@@ -19,13 +19,3 @@ class ModelError(PersonaError, ValueError):
 
 class ContractError(PersonaError, AssertionError):
     """An implementation that breaks a promise of its contract; raised by the checks."""
-
-
-class MissingDependency(PersonaError, ImportError):
-    """An optional package that a feature needs is not installed."""
-
-    def __init__(self, package: str, *, needed_for: str, install: str) -> None:
-        """Name the package, what it is for, and the command that installs it."""
-        super().__init__(
-            f"{needed_for} needs the package `{package}`, which is not installed. Run `{install}`."
-        )

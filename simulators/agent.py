@@ -17,23 +17,28 @@ from simulators.randomness import keyed_seeds
 from simulators.types import Dialogue, ItemCard, Utterance
 from simulators.world.catalogue import Catalogue
 
-_ATTEMPTS = 3
-
 
 class _Wish:
     """A kind of wish that users put into words, such as a genre: which words there are, and which films they mean."""
 
     def __init__(self, films_of: dict[str, NDArray[np.bool_]]) -> None:
         self._films_of = films_of
-        names = sorted(map(re.escape, films_of), key=len, reverse=True)
-        self._pattern = re.compile(rf"\b({'|'.join(names)})\b" if names else r"(?!)", re.IGNORECASE)
+        self._name_of = {form: name for name in films_of for form in _spoken_forms(name)}
+        forms = sorted(map(re.escape, self._name_of), key=len, reverse=True)
+        self._pattern = re.compile(rf"\b({'|'.join(forms)})\b" if forms else r"(?!)", re.IGNORECASE)
 
     def films(self, spoken: Sequence[str]) -> NDArray[np.bool_] | bool:
         """Films of the wish named last; True, which allows all, if none was named. `spoken`: newest first."""
         for text in spoken:
             if found := self._pattern.findall(text):
-                return self._films_of[found[-1].lower()]
+                return self._films_of[self._name_of[found[-1].lower()]]
         return True
+
+
+def _spoken_forms(name: str) -> tuple[str, ...]:
+    """A wish's name as users say it: also in the plural, and science fiction also in short."""
+    plural = f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+    return (name, plural, "sci-fi") if name == "science fiction" else (name, plural)
 
 
 class Recommender:
@@ -46,6 +51,7 @@ class Recommender:
         history_turns: Earlier turns that the policy is shown.
         temperature: Sampling temperature of the wording.
         max_new_tokens: Longest reply, in tokens.
+        attempts: How often a reply that lost its film's title is sampled, at most.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Recommender:
         history_turns: int = 2,
         temperature: float = 0.8,
         max_new_tokens: int = 72,
+        attempts: int = 3,
     ) -> None:
         self.catalogue = catalogue
         self.policy = policy
@@ -64,6 +71,7 @@ class Recommender:
         self._history_turns = history_turns
         self._temperature = temperature
         self._max_new_tokens = max_new_tokens
+        self._attempts = attempts
         moods = catalogue.films["mood"]
         self._wishes = (
             _Wish({genre.lower(): catalogue.has_genre(genre) for genre in catalogue.genres}),
@@ -86,7 +94,7 @@ class Recommender:
         for row, (dialogue, words) in enumerate(zip(dialogues, said, strict=True)):
             allowed[row, [turn.card.item for turn in dialogue.turns]] = False
             allowed[row, histories[[row]].indices] = False
-            spoken = [words.text, *(turn.user.text for turn in reversed(dialogue.turns))]
+            spoken = _without_titles(dialogue, words)
             for wish in self._wishes:
                 narrowed = allowed[row] & wish.films(spoken)
                 allowed[row] = narrowed if narrowed.any() else allowed[row]
@@ -116,7 +124,7 @@ class Recommender:
             seeds: One seed a conversation.
         """
         replies = self._word(prompts, cards, condition, seeds)
-        for attempt in range(1, _ATTEMPTS):
+        for attempt in range(1, self._attempts):
             lost = [row for row, card in enumerate(cards) if card.title not in replies[row].text]
             if not lost:
                 break
@@ -148,3 +156,11 @@ class Recommender:
                 banned=[banned_slots(slot_values(card), slots) for card in cards],
             )
         return [fill(whole_sentences(text), slot_values(card)) for text, card in zip(raw, cards, strict=True)]
+
+
+def _without_titles(dialogue: Dialogue, words: Utterance) -> list[str]:
+    """What the user said, newest first, less the titles: "True Romance" is no wish for romance."""
+    spoken = [words.text, *(turn.user.text for turn in reversed(dialogue.turns))]
+    for turn in dialogue.turns:
+        spoken = [text.replace(turn.card.title, " ") for text in spoken]
+    return spoken

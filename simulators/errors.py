@@ -19,7 +19,3 @@ class UnknownUserError(SimulatorError, KeyError):
     def __str__(self) -> str:
         """The plain sentence; `KeyError` would quote it."""
         return str(self.args[0])
-
-
-class ChatError(SimulatorError, RuntimeError):
-    """A chat model that failed to answer."""

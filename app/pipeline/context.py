@@ -12,7 +12,9 @@ from scipy.sparse import csr_array
 
 from app.config import RunConfig
 from app.errors import ConfigError
-from persona.policy.language_model import LanguageModel, load_language_model
+from app.manifest import hash_files
+from persona.policy.device import resolve_device
+from persona.policy.language_model import LanguageModel, load_language_model, nano_folder
 from recsys.columns import USER
 from recsys.data.splits import split_per_user_by_time
 from recsys.types import histories_from_log
@@ -56,8 +58,31 @@ class RunContext:
         return self.folder / "stages" / name
 
     def seed(self, purpose: str) -> int:
-        """The seed for one purpose, which no other purpose shares."""
+        """The seed for one purpose, drawn by its name."""
         return zlib.crc32(f"{self.config.seed}/{purpose}".encode())
+
+    @property
+    def device(self) -> str:
+        """Where tensors live, "auto" settled."""
+        return str(resolve_device(self.config.device))
+
+    def check_input(self) -> None:
+        """Open everything that a run is given, so that a fault in it is told before any work.
+
+        Raises:
+            PersonaError, SimulatorError, ConfigError: As the parts say.
+        """
+        _ = self.language_model, self.world, self.groups
+
+    def data_hashes(self) -> dict[str, str]:
+        """SHA-256 of every input file: of the catalogue if it is a folder, and of the model if it is one."""
+        hashes = {}
+        if self.config.catalogue != FILM_WORLD:
+            hashes = {f"catalogue/{k}": v for k, v in hash_files(Path(self.config.catalogue)).items()}
+        model = nano_folder() if self.config.model == "nano" else Path(self.config.model)
+        if model.is_dir():
+            hashes |= {f"model/{name}": value for name, value in hash_files(model).items()}
+        return hashes
 
     def rng(self, purpose: str) -> np.random.Generator:
         """A fresh generator for one purpose."""
@@ -69,7 +94,7 @@ class RunContext:
         if self.config.catalogue == FILM_WORLD:
             films, users, shown = self.config.films, self.config.users, self.config.impressions
             return build_film_world(films, users, seed=self.config.seed, impressions_per_user=shown)
-        return open_movielens(Path(self.config.catalogue), None, seed=self.config.seed)
+        return open_movielens(Path(self.config.catalogue), self.config.users, seed=self.config.seed)
 
     @cached_property
     def language_model(self) -> LanguageModel:

@@ -11,10 +11,9 @@ from app.pipeline.context import RunContext
 from app.pipeline.policy import load_policy
 from app.pipeline.preferences import load_comparisons, load_profile, user_latents
 from app.pipeline.replies import base_policy, load_replies
-from app.pipeline.rounds import agent_of, stage_before, viewers_of
+from app.pipeline.rounds import agent_of, load_retriever, stage_before, viewers_of
 from persona.rewards.attributes import ATTRIBUTES
 from persona.types import Condition
-from recsys.models.gnolr import Gnolr
 from recsys.significance import bootstrap_interval, paired_difference
 from simulators.agent import Recommender
 from simulators.rollout import rollout
@@ -26,14 +25,14 @@ MEASURES = ("satisfaction", "utility", "success_rate", "turns")
 
 def talk_before(run: RunContext, out: Path) -> None:
     """The base model and the first retriever; every user is the average user."""
-    agent = agent_of(run, base_policy(run), Gnolr.load(run.stage("retrieval") / "gnolr"))
+    agent = agent_of(run, base_policy(run), load_retriever(run, "retrieval"))
     _talk(run, out, agent, None)
 
 
 def talk_after(run: RunContext, out: Path) -> None:
     """The trained policy under each user's own posterior, and the last retriever."""
     policy_stage, retrieval_stage = stage_before(run.config.rounds + 1)
-    agent = agent_of(run, load_policy(run, policy_stage), Gnolr.load(run.stage(retrieval_stage) / "gnolr"))
+    agent = agent_of(run, load_policy(run, policy_stage), load_retriever(run, retrieval_stage))
     _talk(run, out, agent, unseen_condition(run, run.config.shots))
 
 

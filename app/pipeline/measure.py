@@ -14,7 +14,7 @@ from app.pipeline.context import RunContext
 from app.pipeline.conversations import load_dialogues, measure_dialogues, unseen_condition
 from app.pipeline.policy import load_policy
 from app.pipeline.replies import ReplyPool, base_policy, load_replies
-from app.pipeline.rounds import agent_of, stage_before
+from app.pipeline.rounds import agent_of, load_retriever, stage_before
 from persona.policy.conditioned import ConditionedPolicy
 from persona.profiles.direction import direction_from_sliders
 from persona.rewards.attributes import ATTRIBUTES
@@ -33,20 +33,21 @@ _RESAMPLES = 500
 
 
 class Spoken(NamedTuple):
-    """Replies with the cards that they were written from."""
+    """Replies with the cards that they were written from, and the user or prompt that groups each with its like."""
 
     replies: list[Utterance]
     cards: list[ItemCard]
+    groups: list[str]
 
 
 def measure_run(run: RunContext, out: Path) -> None:
     """Win rates, slider responses, grounding and dialogue figures of the trained policy."""
     pool = load_replies(run)
     policy_stage, retrieval_stage = stage_before(run.config.rounds + 1)
-    gnolr = Gnolr.load(run.stage(retrieval_stage) / "gnolr")
+    gnolr = load_retriever(run, retrieval_stage)
     trained = agent_of(run, load_policy(run, policy_stage), gnolr)
     untrained = agent_of(run, base_policy(run), gnolr)
-    wins, own = _win_rates(run, pool, trained, untrained)
+    wins, own = _win_rates(run, pool, trained, untrained, gnolr)
     run.tell(1, 3)
     sliders, moved = _slider_responses(run, pool, trained)
     run.tell(2, 3)
@@ -59,7 +60,7 @@ def measure_run(run: RunContext, out: Path) -> None:
 
 
 def _win_rates(
-    run: RunContext, pool: ReplyPool, trained: Recommender, untrained: Recommender
+    run: RunContext, pool: ReplyPool, trained: Recommender, untrained: Recommender, gnolr: Gnolr
 ) -> tuple[dict[str, object], Spoken]:
     """How often the reply under the user's own condition is truly worth more to that user than another reply."""
     unseen, rng = run.groups.unseen, run.rng("win rate prompts")
@@ -86,6 +87,12 @@ def _win_rates(
         report[f"win_rate_{name}"] = interval.to_report()
         report[f"utility_gain_{name}"] = bootstrap_interval(gain, seed=run.seed(name)).to_report()
         report[f"worst_decile_gain_{name}"] = float(np.sort(gain)[: max(1, len(gain) // 10)].mean())
+    hasty = agent_of(run, trained.policy, gnolr, attempts=1).word(
+        conversations, cards, condition, seeds=seeds
+    )
+    named = [card.title in reply.text for card, reply in zip(cards, hasty, strict=True)]
+    per_user = np.reshape(named, (len(unseen), _PROMPTS_PER_USER)).mean(1)
+    report["exact_title_rate_at_first_try"] = bootstrap_interval(per_user, seed=run.seed("hasty")).to_report()
     spoken = {"conditioned": own, "average": average, "before": before}
     report["base_nll_per_token"] = {
         name: bootstrap_interval(
@@ -94,7 +101,7 @@ def _win_rates(
         ).to_report()
         for name, replies in spoken.items()
     }
-    return report, Spoken(own, cards)
+    return report, Spoken(own, cards, [f"user {row}" for row in rows])
 
 
 def _strangeness(
@@ -134,7 +141,7 @@ def _slider_responses(
             "values": list(SLIDER_VALUES),
             "drags": drags,
         }
-    return report, Spoken(replies, cards)
+    return report, Spoken(replies, cards, [f"prompt {p}" for _, _, p in places])
 
 
 def _spearman(measured: NDArray[np.float64]) -> float:
@@ -155,8 +162,9 @@ def _spearman_interval(measured: NDArray[np.float64], rng: np.random.Generator) 
 
 
 def _spoken_in(run: RunContext, stage: str) -> Spoken:
-    turns = [turn for dialogue in load_dialogues(run, stage) for turn in dialogue.turns]
-    return Spoken([t.reply for t in turns], [t.card for t in turns])
+    turns = [(row, turn) for row, d in enumerate(load_dialogues(run, stage)) for turn in d.turns]
+    replies, cards = [t.reply for _, t in turns], [t.card for _, t in turns]
+    return Spoken(replies, cards, [f"user {row}" for row, _ in turns])
 
 
 def _grounding(run: RunContext, parts: Sequence[Spoken]) -> dict[str, object]:
@@ -172,7 +180,11 @@ def _grounding(run: RunContext, parts: Sequence[Spoken]) -> dict[str, object]:
         "invented_title_rate": [f.invented_title for f in found],
         "invented_fact_rate": [bool(f.invented_facts) for f in found],
     }
+    _, group = np.unique([name for part in parts for name in part.groups], return_inverse=True)
+    # One value for each user or prompt, since the replies of one are alike.
     return {
-        name: bootstrap_interval(np.asarray(flags, dtype=np.float64), seed=run.seed(name)).to_report()
+        name: bootstrap_interval(
+            np.bincount(group, flags) / np.bincount(group), seed=run.seed(name)
+        ).to_report()
         for name, flags in rates.items()
     }

@@ -142,7 +142,7 @@ def _measure(run: RunContext, split: PreferenceSplit, profiles: dict[str, Profil
             "vpl_over_hierarchical_bayes": paired_difference(at_8["vpl"], at_8["hierarchical_bayes"], seed),
             "oracle_over_vpl": paired_difference(ceiling, at_8["vpl"], seed),
         },
-        "gap_closed": (reached - pooled) / (float(ceiling.mean()) - pooled),
+        "gap_closed": (reached - pooled) / gap if (gap := float(ceiling.mean()) - pooled) > 0 else None,
         "active_units": active_units(vpl, split.context, features, k=8, seed=seed),
         "context_shuffle_gap": context_shuffle_gap(
             vpl, split.context, split.target, features, k=8, seed=seed

@@ -1,5 +1,7 @@
 """Stage "replies": a pool of the base model's own replies, measured, to be compared and learned from."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +14,12 @@ from app.pipeline.context import RunContext
 from persona.features import TextFeaturizer
 from persona.policy.conditioned import ConditionedPolicy
 from persona.rewards.attributes import ATTRIBUTES, AttributeScale
+from recsys.columns import ITEM
 from simulators.grounding import banned_slots, fill, reply_attributes, slot_values, whole_sentences
 from simulators.prompts import Message, recommender_prompt
 from simulators.randomness import keyed_seeds
-from simulators.types import Utterance
-from simulators.users.film_viewers import open_dialogues
+from simulators.types import SUCCESS_LEVEL, Feedback, ItemCard, Turn, Utterance
+from simulators.users.film_viewers import Decision, open_dialogues, say_reactions
 
 _TRAIN_SHARE = 0.75
 _HIDDEN_DIM = 24
@@ -62,31 +65,17 @@ def sample_replies(run: RunContext, out: Path) -> None:
     """Let users ask, draw a film for each, and sample the base model's replies."""
     config, catalogue = run.config, run.world.catalogue
     rng = run.rng("replies")
-    askers = rng.choice(run.groups.learners, config.prompts)
-    openings = open_dialogues(run.world.oracle, run.chat, askers.tolist(), seed=run.seed("reply openings"))
-    items = run.world.log["item_id"].to_numpy()[rng.integers(len(run.world.log), size=config.prompts)]
+    items = run.world.log[ITEM].to_numpy()[rng.integers(len(run.world.log), size=config.prompts)]
     cards = [catalogue.card(int(item)) for item in items]
-    slots = run.language_model.slots
-    prompts = [
-        recommender_prompt((), said.raw if slots else said.text, card, slots)
-        for said, card in zip(openings, cards, strict=True)
-    ]
     policy = base_policy(run)
-    per_prompt = config.replies_per_prompt
-    prompt_of = np.repeat(np.arange(config.prompts), per_prompt)
-    conversations = [prompts[i] for i in prompt_of]
-    raw = policy.generate(
-        conversations,
-        seeds=keyed_seeds(run.seed("reply sampling"), np.arange(len(prompt_of))),
-        max_new_tokens=config.reply_tokens,
-        temperature=1.0,
-        banned=[banned_slots(slot_values(cards[i]), slots) for i in prompt_of],
-    )
-    raw = [whole_sentences(text) for text in raw]
-    shown = [cards[i] for i in prompt_of]
-    replies = [fill(text, slot_values(card)) for text, card in zip(raw, shown, strict=True)]
+    prompts, openings = _ask(run, policy, cards, rng)
+    prompt_of = np.repeat(np.arange(config.prompts), config.replies_per_prompt)
+    conversations, shown = [prompts[i] for i in prompt_of], [cards[i] for i in prompt_of]
+    seeds = keyed_seeds(run.seed("reply sampling"), np.arange(len(prompt_of)))
+    replies = _reply(run, policy, conversations, shown, seeds)
+    raw = [reply.raw for reply in replies]
     measured = reply_attributes(replies, shown)
-    is_train = rng.permutation(config.prompts) < round(_TRAIN_SHARE * config.prompts)
+    is_train = split_prompts(prompts, _TRAIN_SHARE, rng)
     kept = is_train[prompt_of]
     scale = AttributeScale.fit(measured[kept])
     hidden = policy.hidden_states(conversations, raw)
@@ -114,6 +103,71 @@ def sample_replies(run: RunContext, out: Path) -> None:
             "scale_std": scale.std,
         },
     )
+
+
+def split_prompts(
+    prompts: Sequence[Sequence[Message]], share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """True for about `share` of the prompts; prompts of equal text are never on both sides. Shape (prompts,)."""
+    _, text_of = np.unique([json.dumps(prompt) for prompt in prompts], return_inverse=True)
+    texts = rng.permutation(text_of.max() + 1)
+    return np.asarray(texts[text_of] < round(share * len(texts)))
+
+
+def _ask(
+    run: RunContext, policy: ConditionedPolicy, cards: Sequence[ItemCard], rng: np.random.Generator
+) -> tuple[list[list[Message]], list[Utterance]]:
+    """One conversation for each card that ends with a user's words: half of them first turns, half second turns."""
+    oracle, slots = run.world.oracle, run.language_model.slots
+    first = [run.world.catalogue.card(int(item)) for item in rng.permutation([card.item for card in cards])]
+    askers = rng.choice(run.groups.learners, len(cards))
+    seed = run.seed("reply openings")
+    wishes = oracle.wish(askers, rng.random(len(askers)))
+    said = open_dialogues(run.chat, wishes, seeds=keyed_seeds(seed, np.arange(len(cards))), temperature=1.0)
+    earlier = [
+        recommender_prompt((), s.raw if slots else s.text, c, slots) for s, c in zip(said, first, strict=True)
+    ]
+    answers = _reply(run, policy, earlier, first, keyed_seeds(seed, np.arange(len(cards)), 1))
+    levels = rng.integers(SUCCESS_LEVEL, size=len(cards)).tolist()
+    decisions = [Decision(level, 3.0, None, 0.0) for level in levels]
+    back = say_reactions(
+        run.chat,
+        wishes,
+        first,
+        answers,
+        decisions,
+        goes_on=[True] * len(cards),
+        seeds=keyed_seeds(seed, np.arange(len(cards)), 2),
+    )
+    prompts, openings = [], []
+    for row, card in enumerate(cards):
+        history: tuple[Turn, ...] = ()
+        words = said[row]
+        if row % 2:
+            history = (Turn(said[row], first[row], answers[row], Feedback(levels[row], 3.0, back[row])),)
+            words = back[row]
+        prompts.append(recommender_prompt(history, words.raw if slots else words.text, card, slots))
+        openings.append(words)
+    return prompts, openings
+
+
+def _reply(
+    run: RunContext,
+    policy: ConditionedPolicy,
+    conversations: Sequence[Sequence[Message]],
+    cards: Sequence[ItemCard],
+    seeds: Sequence[int],
+) -> list[Utterance]:
+    """One reply of the base model to each conversation, at temperature 1."""
+    slots = run.language_model.slots
+    raw = policy.generate(
+        conversations,
+        seeds=seeds,
+        max_new_tokens=run.config.reply_tokens,
+        temperature=1.0,
+        banned=[banned_slots(slot_values(card), slots) for card in cards],
+    )
+    return [fill(whole_sentences(text), slot_values(card)) for text, card in zip(raw, cards, strict=True)]
 
 
 def load_replies(run: RunContext) -> ReplyPool:

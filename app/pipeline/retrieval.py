@@ -10,6 +10,7 @@ from recsys.columns import USER
 from recsys.models.popularity import Popularity
 from recsys.recipes.ease import train as train_ease
 from recsys.recipes.evaluate import evaluate_retrievers
+from recsys.recipes.gnolr import GnolrConfig
 from recsys.recipes.gnolr import train as train_gnolr
 from recsys.types import Retriever, histories_from_log
 
@@ -26,12 +27,13 @@ def train_retrieval(run: RunContext, out: Path) -> None:
         n_items=size,
         seed=run.seed("gnolr"),
         features=world.catalogue.features,
-        report=lambda row: run.tell(int(row["epoch"]), 12),
+        report=lambda row: run.tell(int(row["epoch"]) + 1, GnolrConfig().epochs),
+        device=run.device,
     )
     histories = histories_from_log(log, np.unique(log[USER]), size)
     models: dict[str, Retriever] = {
         "gnolr": gnolr,
-        "ease": train_ease(histories, seed=run.seed("ease")),
+        "ease": train_ease(histories, seed=run.seed("ease"), device=run.device),
         "popularity": Popularity.fit(histories),
     }
     known, later = run.unseen_histories

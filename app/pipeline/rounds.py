@@ -50,7 +50,9 @@ def viewers_of(run: RunContext) -> FilmViewers:
     return FilmViewers(run.world.oracle, load_replies(run).scale, run.chat, max_turns=run.config.turns)
 
 
-def agent_of(run: RunContext, policy: ConditionedPolicy, retriever: Gnolr) -> Recommender:
+def agent_of(
+    run: RunContext, policy: ConditionedPolicy, retriever: Gnolr, *, attempts: int = 3
+) -> Recommender:
     """The recommender of this run."""
     return Recommender(
         run.world.catalogue,
@@ -58,6 +60,7 @@ def agent_of(run: RunContext, policy: ConditionedPolicy, retriever: Gnolr) -> Re
         policy,
         temperature=run.config.temperature,
         max_new_tokens=run.config.reply_tokens,
+        attempts=attempts,
     )
 
 
@@ -70,21 +73,26 @@ def talk(run: RunContext, out: Path, *, number: int) -> None:
     """One round of dialogues with learners, and the rewriting of the turns that fell short."""
     policy_stage, retrieval_stage = stage_before(number)
     policy = load_policy(run, policy_stage)
-    agent = agent_of(run, policy, Gnolr.load(run.stage(retrieval_stage) / "gnolr"))
+    agent = agent_of(run, policy, load_retriever(run, retrieval_stage))
     viewers = viewers_of(run)
     users = round_users(run, number)
     condition = learner_condition(run, users, number)
-    histories = histories_from_log(run.world.log, users, len(run.world.catalogue))
-    seed = run.seed(f"talk {number}")
+    histories = histories_from_log(known_log(run, number - 1), users, len(run.world.catalogue))
+    config, seed = EcpoConfig(), run.seed(f"talk {number}")
     dialogues = rollout(
         users.tolist(), agent, viewers, histories=histories, condition=condition, seed=seed,
         progress=lambda done: run.tell(done, 2 * len(users)),
     )  # fmt: skip
-    accepted, fell_short = rewrite_turns(dialogues, agent, viewers, condition, EcpoConfig(), seed=seed)
+    accepted, fell_short = rewrite_turns(dialogues, agent, viewers, condition, config, seed=seed)
     pairs = [(r.short.row, r.short.prompt, r.reply.raw, r.short.turn.reply.raw) for r in accepted]
     write_json(
         out / "talk.json",
-        {"dialogues": [dialogue_to_json(d) for d in dialogues], "pairs": pairs, "fell_short": fell_short},
+        {
+            "dialogues": [dialogue_to_json(d) for d in dialogues],
+            "pairs": pairs,
+            "fell_short": fell_short,
+            "threshold": config.threshold,
+        },
     )
     write_arrays(
         out / "condition.safetensors", {"latent": condition.latent, "direction": condition.direction}
@@ -100,18 +108,31 @@ def learn(run: RunContext, out: Path, *, number: int) -> None:
     if lessons.pairs:
         _train_on_rewrites(run, policy, lessons, number, rng)
     policy.save(out / "policy")
-    gnolr = Gnolr.load(run.stage(retrieval_stage) / "gnolr")
-    met = interactions(lessons.dialogues, run.world.log)
-    known = run.world.log[~run.world.log[USER].isin(run.groups.unseen)]
-    log = pd.concat([known, met], ignore_index=True).drop_duplicates([USER, ITEM], keep="last")
+    log = known_log(run, number)
+    log = log[~log[USER].isin(run.groups.unseen)]
+    gnolr = load_retriever(run, retrieval_stage)
     update_gnolr(gnolr, log, seed=run.seed(f"gnolr {number}")).save(out / "gnolr")
     write_arrays(out / "comparisons.safetensors", _compare_rewrites(run, policy, lessons))
 
 
+def load_retriever(run: RunContext, stage: str) -> Gnolr:
+    """The retriever that a stage left."""
+    return Gnolr.load(run.stage(stage) / "gnolr", device=run.device)
+
+
+def known_log(run: RunContext, rounds: int) -> pd.DataFrame:
+    """The world's log and what the first `rounds` rounds of talking added; the latest level of a pair counts."""
+    parts = [run.world.log]
+    for number in range(1, rounds + 1):
+        parts.append(interactions(load_lessons(run, number).dialogues, parts[-1]))
+    return pd.concat(parts, ignore_index=True).drop_duplicates([USER, ITEM], keep="last")
+
+
 def round_users(run: RunContext, number: int) -> np.ndarray:
-    """The learners who talk in this round; each round has others, as far as there are enough."""
+    """The learners who talk in this round: half of them new, half those whose last dialogues taught something."""
     order = run.rng("round users").permutation(run.groups.learners)
-    places = (np.arange(run.config.dialogues) + (number - 1) * run.config.dialogues) % len(order)
+    first = (number - 1) * (run.config.dialogues // 2)
+    places = (np.arange(run.config.dialogues) + first) % len(order)
     return np.asarray(order[np.unique(places)])
 
 
@@ -148,7 +169,8 @@ def _train_on_rewrites(
     rewrites = PreferencePairs.from_replies(policy, conversations, chosen, rejected, everyone.select(rows))
     steps = max(1, round(_STEPS_SHARE * run.config.policy_steps))
     # Pairs of the pool are replayed beside the rewrites, so that sliders and latents are not forgotten.
-    replayed = pool_pairs(run, policy, load_replies(run), _REPLAY * len(rewrites), rng)
+    replay = max(_REPLAY * len(rewrites), 4 * run.config.pairs_per_step)
+    replayed = pool_pairs(run, policy, load_replies(run), replay, rng)
     pairs = PreferencePairs(
         [*rewrites.chosen, *replayed.chosen],
         [*rewrites.rejected, *replayed.rejected],

@@ -315,8 +315,10 @@ def load_language_model(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype or default_dtype(place), use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as err:
-        reason = str(err).strip().split("\n")[0]
+    except (
+        OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError, SafetensorError
+    ) as err:  # fmt: skip
+        reason = f"{type(err).__name__}: {str(err).strip().split(chr(10))[0]}"
         raise ModelError(
             f"`model` must be a readable causal language model; loading {name!r} failed with: {reason} Pass "
             "'nano', a complete model folder, or an id that is reachable from here."

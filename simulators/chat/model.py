@@ -1,4 +1,4 @@
-"""The one interface to models that write text, and the local and the scripted one behind it."""
+"""The interface through which simulated users speak: a local model, or a scripted one for tests and demos."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol

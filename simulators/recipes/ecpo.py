@@ -12,11 +12,11 @@ Recommendation Agent" (arXiv 2506.14302). Departures, each with its reason:
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from persona.rewards.attributes import ATTRIBUTES
 from persona.types import Condition
@@ -34,12 +34,12 @@ class EcpoConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # Turns rated at most this (1..5) fell short; lambda in the paper.
-    threshold: float = 3.0
-    # Rewrites tried for each turn that fell short.
-    candidates: int = 4
-    # Length of the direction added for the complaint; 0 leaves the rewriter unsteered.
-    steer: float = 1.0
+    # Turns rated at most this fell short; stars of satisfaction, 1 to 5; lambda in the paper.
+    threshold: Annotated[float, Field(ge=1, le=5)] = 3.0
+    # Rewrites tried for each turn that fell short, at least 1.
+    candidates: Annotated[int, Field(ge=1)] = 4
+    # Length of the direction added for the complaint, 0 to 1, the longest a direction may be; 0 steers nothing.
+    steer: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
 class ShortTurn(NamedTuple):

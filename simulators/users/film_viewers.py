@@ -4,7 +4,7 @@ Decisions (interest, satisfaction, patience, complaint) come from the oracle und
 turn; the words come from any `ChatModel`. So a turn can be decided again for another reply without writing a word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from persona.rewards.attributes import ATTRIBUTES, AttributeScale
 from simulators.chat.model import ChatModel
-from simulators.grounding import banned_slots, fill, reply_attributes
+from simulators.grounding import banned_slots, fill, reply_attributes, whole_sentences
 from simulators.prompts import viewer_opening_prompt, viewer_reaction_prompt
 from simulators.randomness import keyed_seeds, keyed_uniforms
 from simulators.types import SUCCESS_LEVEL, Dialogue, Feedback, ItemCard, StopReason, Utterance
@@ -39,25 +39,69 @@ class Decision(NamedTuple):
     utility: float
 
 
-def open_dialogues(oracle: Oracle, chat: ChatModel, users: Sequence[int], *, seed: int) -> list[Utterance]:
-    """What each user says first, from a wish that is true to the user's taste.
+def open_dialogues(
+    chat: ChatModel,
+    wishes: Sequence[Mapping[str, str]],
+    *,
+    seeds: Sequence[int],
+    temperature: float = _TEMPERATURE,
+) -> list[Utterance]:
+    """What users say first, one a wish.
 
     Args:
-        oracle: Knows the tastes.
         chat: Finds the words.
-        users: Rows of the users; a user named twice says the same twice.
-        seed: Seed of the simulation.
+        wishes: Genre and mood that each looks for.
+        seeds: One seed a wish.
+        temperature: Higher for more ways to ask.
     """
-    wishes = _wishes(oracle, users, seed)
     slots = chat.slots
     said = chat.complete(
         [viewer_opening_prompt(wish, slots) for wish in wishes],
-        seeds=keyed_seeds(seed, np.asarray(users), _OPENING),
+        seeds=seeds,
         max_new_tokens=32,
-        temperature=_TEMPERATURE,
+        temperature=temperature,
         banned=[banned_slots(wish, slots) for wish in wishes],
     )
-    return [fill(raw, wish) for raw, wish in zip(said, wishes, strict=True)]
+    return [fill(whole_sentences(raw), wish) for raw, wish in zip(said, wishes, strict=True)]
+
+
+def say_reactions(
+    chat: ChatModel,
+    wishes: Sequence[Mapping[str, str]],
+    cards: Sequence[ItemCard],
+    replies: Sequence[Utterance],
+    decisions: Sequence[Decision],
+    *,
+    goes_on: Sequence[bool],
+    seeds: Sequence[int],
+) -> list[Utterance]:
+    """The words for decisions that are made; all arguments have one entry a row.
+
+    Args:
+        chat: Finds the words.
+        wishes: What each user looks for.
+        cards: The film that each was shown.
+        replies: The reply that each heard.
+        decisions: What each decided.
+        goes_on: Whether each asks for another film.
+        seeds: One seed a row.
+    """
+    slots = chat.slots
+    prompts = [
+        viewer_reaction_prompt(
+            wish, reply.raw if slots else reply.text, made.level, made.complaint, goes_on=more, slots=slots
+        )
+        for wish, reply, made, more in zip(wishes, replies, decisions, goes_on, strict=True)
+    ]
+    known = [{"title": card.title, **wish} for card, wish in zip(cards, wishes, strict=True)]
+    said = chat.complete(
+        prompts,
+        seeds=seeds,
+        max_new_tokens=40,
+        temperature=_TEMPERATURE,
+        banned=[banned_slots(values, slots) for values in known],
+    )
+    return [fill(whole_sentences(raw), values) for raw, values in zip(said, known, strict=True)]
 
 
 def _wishes(oracle: Oracle, users: Sequence[int], seed: int) -> list[dict[str, str]]:
@@ -83,7 +127,8 @@ class FilmViewers:
 
     def open(self, users: Sequence[int], *, seed: int) -> list[Utterance]:
         """What each user says first."""
-        return open_dialogues(self._oracle, self._chat, users, seed=seed)
+        seeds = keyed_seeds(seed, np.asarray(users), _OPENING)
+        return open_dialogues(self._chat, _wishes(self._oracle, users, seed), seeds=seeds)
 
     def decide(
         self,
@@ -107,9 +152,7 @@ class FilmViewers:
         items = np.asarray([card.item for card in cards])
         attributes = self._scale(reply_attributes(replies, cards))
         style = self._oracle.reply_utility(who, attributes)
-        levels = self._oracle.levels(
-            who, items, keyed_uniforms(seed, who, when, _LEVEL), reply=style, spoken=True
-        )
+        levels = self._oracle.levels(who, items, keyed_uniforms(seed, who, when, _LEVEL), reply=style)
         stars = self._oracle.satisfaction(who, items, attributes, keyed_uniforms(seed, who, when, _RATING))
         utility = self._oracle.item_utility(who, items) + style
         complaints = self._complaints(who, attributes, stars)
@@ -131,30 +174,18 @@ class FilmViewers:
         turns = [len(dialogue.turns) for dialogue in dialogues]
         decisions = self.decide(users, turns, cards, replies, seed=seed)
         stops = [self._stop(d, made) for d, made in zip(dialogues, decisions, strict=True)]
-        wishes = _wishes(self._oracle, users, seed)
-        slots = self._chat.slots
-        prompts = [
-            viewer_reaction_prompt(
-                wish,
-                reply.raw if slots else reply.text,
-                made.level,
-                made.complaint,
-                goes_on=stop is None,
-                slots=slots,
-            )
-            for wish, reply, made, stop in zip(wishes, replies, decisions, stops, strict=True)
-        ]
-        known = [{"title": card.title, **wish} for card, wish in zip(cards, wishes, strict=True)]
-        said = self._chat.complete(
-            prompts,
+        said = say_reactions(
+            self._chat,
+            _wishes(self._oracle, users, seed),
+            cards,
+            replies,
+            decisions,
+            goes_on=[stop is None for stop in stops],
             seeds=keyed_seeds(seed, np.asarray(users), np.asarray(turns), _WORDS),
-            max_new_tokens=40,
-            temperature=_TEMPERATURE,
-            banned=[banned_slots(values, slots) for values in known],
         )
         return [
-            Feedback(made.level, made.satisfaction, fill(raw, values), made.complaint, stop)
-            for made, raw, values, stop in zip(decisions, said, known, stops, strict=True)
+            Feedback(made.level, made.satisfaction, words, made.complaint, stop)
+            for made, words, stop in zip(decisions, said, stops, strict=True)
         ]
 
     def _complaints(

@@ -20,9 +20,6 @@ REPLY_SHIFT = 0.5
 FAME_WEIGHT, SEARCH_WEIGHT = 0.7, 0.8
 """How much fame (in logits) and own taste (logits a unit of utility) decide what a browsing user comes across."""
 
-SPOKEN_SHIFT = 0.0
-"""Logits that each step of interest gains where a user asked for one film, not a slate."""
-
 SATISFACTION = (1.9, 0.5, 0.8, 0.35)
 """Stars at average utilities, stars a unit of item and of reply utility, scale of the logistic noise."""
 
@@ -132,7 +129,6 @@ class Oracle:
         *,
         position: ArrayLike = 0,
         reply: ArrayLike | None = None,
-        spoken: bool = False,
     ) -> NDArray[np.int64]:
         """Level of interest that each user shows in an item, 0..K-1. Shape (B,), int64.
 
@@ -142,12 +138,10 @@ class Oracle:
             uniforms: Shape (B,).
             position: 0-based place in the slate, one for all or shape (B,).
             reply: Reply utility of the words that presented the item, shape (B,); None for none.
-            spoken: Whether the item was the one answer to a request, rather than one of a slate.
         """
         utility = self.item_utility(users, items)
         draws = self._uniforms(uniforms, len(utility))
-        shift = np.asarray(_shift(reply)) + (SPOKEN_SHIFT if spoken else 0.0)
-        return self._choice.sample(utility, draws, position=position, shift=shift)
+        return self._choice.sample(utility, draws, position=position, shift=_shift(reply))
 
     def satisfaction(
         self, users: ArrayLike, items: ArrayLike, attributes: ArrayLike, uniforms: ArrayLike

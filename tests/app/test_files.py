@@ -21,11 +21,11 @@ def test_arrays_come_back_as_they_were(tmp_path: Path) -> None:
     }
     path = tmp_path / "x.safetensors"
     files.write_arrays(path, arrays)
-    back = files.read_arrays(path)
+    back = files.read_tensors(path)
     assert back.keys() == arrays.keys()
     for name, array in arrays.items():
-        np.testing.assert_array_equal(back[name], np.asarray(array))
-        assert back[name].dtype == np.asarray(array).dtype
+        assert torch.equal(back[name], torch.as_tensor(array))
+        assert back[name].dtype == torch.as_tensor(array).dtype
 
 
 def test_bfloat16_comes_back_as_tensor(tmp_path: Path) -> None:
@@ -90,4 +90,4 @@ def test_damaged_or_missing_file_is_told(tmp_path: Path, name: str, content: str
     if content is not None:
         path.write_text(content, encoding="utf-8")
     with pytest.raises(StoreError, match=rf"{name} must be whole and readable; got "):
-        files.read_json(path) if name.endswith("json") else files.read_arrays(path)
+        files.read_json(path) if name.endswith("json") else files.read_tensors(path)

@@ -77,6 +77,8 @@ def test_prompts_for_measuring_are_never_trained_on(run: RunContext) -> None:
     held_out = set(np.flatnonzero(~pool.is_train))
     assert set(split.target.prompts) <= held_out
     assert not held_out & (set(split.train.prompts) | set(split.context.prompts))
+    texts = [str(prompt) for prompt in pool.prompts]
+    assert not {texts[i] for i in held_out} & {texts[i] for i in np.flatnonzero(pool.is_train)}
 
 
 def test_later_interactions_of_unseen_users_are_apart_from_their_histories(run: RunContext) -> None:

@@ -146,9 +146,3 @@ def test_other_code_is_told_on_resume(tmp_path: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"commit": "0" * 40}), encoding="utf-8")
     with pytest.warns(UserWarning, match="another state of: commit"):
         open_store(tmp_path, resume=True).close()
-
-
-def test_published_files_lie_at_the_top(tmp_path: Path) -> None:
-    with open_store(tmp_path) as store:
-        assert store.publish("report.html", "<p>é").read_text(encoding="utf-8") == "<p>é"
-        assert json.loads(store.publish_json("report.json", {"a": 1}).read_bytes()) == {"a": 1}

@@ -1,6 +1,7 @@
 """Expectation confirmation: which turns are rewritten, and which rewrites are accepted."""
 
 import pytest
+from pydantic import ValidationError
 
 from persona.rewards.attributes import ATTRIBUTES
 from persona.types import Condition
@@ -62,6 +63,21 @@ def test_a_complaint_points_away_from_what_was_heard() -> None:
     direction = complaint_direction(("brevity", -1), 0.5)
     assert direction.tolist() == [0.5, 0, 0, 0, 0, 0]
     assert not complaint_direction(None, 1.0).any()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "bound"),
+    [
+        ("threshold", 0.5, "greater than or equal to 1"),
+        ("threshold", 5.5, "less than or equal to 5"),
+        ("candidates", 0, "greater than or equal to 1"),
+        ("steer", -0.1, "greater than or equal to 0"),
+        ("steer", 1.5, "less than or equal to 1"),
+    ],
+)
+def test_settings_keep_to_their_ranges(field: str, value: float, bound: str) -> None:
+    with pytest.raises(ValidationError, match=rf"{field}\n.*{bound}"):
+        EcpoConfig.model_validate({field: value})
 
 
 def test_nothing_short_gives_nothing() -> None:

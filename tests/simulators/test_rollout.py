@@ -98,7 +98,5 @@ def test_transcripts_come_back_as_they_were(dialogues: list[Dialogue]) -> None:
 def test_a_better_wording_never_gets_a_worse_reaction() -> None:
     rng = np.random.default_rng(0)
     users, items, draws = rng.integers(0, 60, 500), rng.integers(0, 300, 500), rng.random(500)
-    low, high = (
-        WORLD.oracle.levels(users, items, draws, reply=np.full(500, x), spoken=True) for x in (-1, 1)
-    )
+    low, high = (WORLD.oracle.levels(users, items, draws, reply=np.full(500, x)) for x in (-1, 1))
     assert (high >= low).all() and (high > low).any()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from simulators.world import NestedChoice, Oracle, Truth, draw_population, invent_catalogue
-from simulators.world.oracle import REPLY_SHIFT, SPOKEN_SHIFT
+from simulators.world.oracle import REPLY_SHIFT
 
 CATALOGUE = invent_catalogue(200, seed=0)
 TRUTH = draw_population(CATALOGUE, 30, seed=0)
@@ -58,13 +58,6 @@ def test_a_reply_shifts_every_step() -> None:
     utility = ORACLE.item_utility([5], [17])
     expected = CHOICE.probabilities(utility, shift=REPLY_SHIFT * 1.5)
     np.testing.assert_allclose(ORACLE.level_probabilities([5], [17], reply=[1.5]), expected)
-
-
-def test_a_film_that_was_asked_for_gets_more_interest() -> None:
-    users, items, uniforms = many(5, 17)
-    shares = np.bincount(ORACLE.levels(users, items, uniforms, spoken=True), minlength=5) / len(users)
-    expected = CHOICE.probabilities(ORACLE.item_utility([5], [17]), shift=SPOKEN_SHIFT)[0]
-    np.testing.assert_allclose(shares, expected, atol=1e-4)
 
 
 def test_a_better_reply_never_gets_a_worse_reaction_under_the_same_uniforms() -> None:
