@@ -1,4 +1,4 @@
-# Everything starts here; each target sets up what it needs. Options for the run: make run ARGS="seed=1 users=500".
+# Everything starts here; each target sets up what it needs. Options for the run: make run ARGS="seed=1 --out runs/one".
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV ?= .venv

@@ -18,10 +18,11 @@ from rich.table import Table
 
 from app.errors import StoreError
 from app.files import read_json, write_atomically, write_json
-from app.headlines import Headline, headlines
-from app.manifest import read_manifest
+from app.headlines import Headline, find, headlines
+from app.manifest import read_config, read_manifest
 from app.report_html import Portraits, render_report
 from app.store import RECORD
+from persona.rewards.attributes import ATTRIBUTES
 from recsys.significance import bootstrap_interval
 from simulators.recipes.ecpo import EcpoConfig
 
@@ -31,7 +32,7 @@ _RESAMPLES = 2000
 
 
 class _Source(NamedTuple):
-    """A file that a stage left, and the keys without which the report would lack something."""
+    """A file that a stage left, and the dotted paths without which the report would lack something."""
 
     stage: str
     name: str
@@ -41,9 +42,39 @@ class _Source(NamedTuple):
 _WORLD = _Source("world", "world.json", ("films", "users", "interactions", "levels"))
 _RETRIEVAL = _Source("retrieval", "retrieval.json", ("gnolr", "ease", "popularity"))
 _PREFERENCES = _Source(
-    "preferences", "preferences.json", ("accuracy", "active_units", "context_shuffle_gap", "gaps_at_k8")
+    "preferences",
+    "preferences.json",
+    (
+        *(f"accuracy.{name}.value" for name in ("pooled", "length_only", "oracle")),
+        *(f"accuracy.{name}.k8.ci95" for name in ("vpl", "hierarchical_bayes")),
+        "active_units",
+        "context_shuffle_gap",
+        "gaps_at_k8",
+    ),
 )
-_MEASURE = _Source("measure", "measure.json", ("policy", "dialogue"))
+_MEASURE = _Source(
+    "measure",
+    "measure.json",
+    (
+        "policy.win_rate_conditioned_vs_average.ci95",
+        "policy.win_rate_after_vs_before.ci95",
+        *(
+            f"policy.{name}.value"
+            for name in ("exact_title_rate", "invented_title_rate", "invented_fact_rate")
+        ),
+        *(
+            f"policy.sliders.{name}.{key}"
+            for name in ATTRIBUTES
+            for key in ("spearman", "curve", "values", "drags")
+        ),
+        *(
+            f"dialogue.{name}.{part}"
+            for name in ("satisfaction", "utility", "success_rate", "turns")
+            for part in ("before.value", "after.value", "gain.ci95")
+        ),
+        "dialogue.goodhart_gap.ci95",
+    ),
+)
 _MAP = _Source("map", "map.json", ("users", "latents", "attributes", "hidden_style", "shots", "opposed"))
 _SAMPLES = _Source("map", "samples.json", ("dialogues", "answers"))
 
@@ -91,11 +122,12 @@ def assemble_report(folder: Path) -> dict[str, Any]:
         StoreError: As for `write_report`.
     """
     manifest = read_manifest(folder)
-    rounds, seed = manifest["config"]["rounds"], manifest["config"]["seed"]
+    config = read_config(folder, manifest)
+    rounds, seed = config.rounds, config.seed
     _check_finished(folder, needed_stages(rounds))
     measured = _read(folder, _MEASURE)
-    found = sorted((folder / "stages").glob(f"[!.]*/{RECORD}"))
-    records = {path.parent.name: read_json(path) for path in found}
+    stages = sorted(path.parent.name for path in (folder / "stages").glob(f"[!.]*/{RECORD}"))
+    records = {name: _read(folder, _Source(name, RECORD, ("seconds", "peak_rss_mb"))) for name in stages}
     seconds = {name: record["seconds"] for name, record in records.items()}
     return {
         "manifest": manifest,
@@ -123,11 +155,12 @@ def _check_finished(folder: Path, names: Sequence[str]) -> None:
 def _read(folder: Path, source: _Source) -> dict[str, Any]:
     path = folder / "stages" / source.stage / source.name
     found = read_json(path)
-    lacking = [key for key in source.keys if not isinstance(found, dict) or key not in found]
+    lacking = [key for key in source.keys if find(found, key) is None]
     if lacking:
+        more = f" and {len(lacking) - 3} more" * (len(lacking) > 3)
         raise StoreError(
-            f"{path} must hold {', '.join(source.keys)}; got it without {', '.join(lacking)}. Make the run anew in "
-            "another folder."
+            f"{path} must hold everything that its stage measures; got it without {', '.join(lacking[:3])}{more}. "
+            "Make the run anew in another folder."
         )
     return dict(found)
 

@@ -12,18 +12,17 @@ from torch import Tensor
 
 from app.config import RunConfig
 from app.errors import StoreError, TalkError
-from app.manifest import MANIFEST, hash_files, read_config, read_manifest
-from app.pipeline.context import FILM_WORLD, RunContext
+from app.manifest import MANIFEST, read_config, read_manifest
+from app.pipeline.context import RunContext
 from app.pipeline.policy import load_policy
 from app.pipeline.preferences import load_profile
 from app.pipeline.replies import ReplyPool, load_replies
-from app.pipeline.rounds import agent_of, stage_before
+from app.pipeline.rounds import agent_of, load_retriever, stage_before
 from app.quiet import quiet_libraries
 from app.store import RECORD
 from persona.profiles.direction import direction_from_sliders
 from persona.profiles.latent import LatentProfile
 from persona.types import Condition
-from recsys.models.gnolr import Gnolr
 from simulators.agent import Recommender
 from simulators.grounding import reply_attributes
 from simulators.types import Dialogue, ItemCard, Utterance
@@ -72,18 +71,17 @@ class TrainedRun:
                 f"A run must have finished its training; got {folder} without its stage `{missing[0]}`. Go on "
                 f"with it by `persona run --resume --out {folder}` and the settings that it began with."
             )
-        if config.catalogue != FILM_WORLD and hash_files(Path(config.catalogue)) != manifest["data_hashes"]:
-            raise StoreError(
-                f"The data must be those that the run was made from; got another content of {config.catalogue}. "
-                "Restore the folder, or make a new run."
-            )
         run = RunContext(config, folder)
+        if run.data_hashes() != manifest["data_hashes"]:
+            raise StoreError(
+                f"Catalogue and model must be those that the run was made from; got another content of "
+                f"{config.catalogue} or {config.model}. Restore the folder, or make a new run."
+            )
         if sum(weight.numel() for weight in run.language_model.model.parameters()) < _SMALL_MODEL:
             # Two rows of a small model gain nothing from more threads, and wait long for them on a busy machine.
             torch.set_num_threads(1)
         policy_stage, retrieval_stage = stage_before(config.rounds + 1)
-        retriever = Gnolr.load(run.stage(retrieval_stage) / "gnolr")
-        agent = agent_of(run, load_policy(run, policy_stage), retriever)
+        agent = agent_of(run, load_policy(run, policy_stage), load_retriever(run, retrieval_stage))
         return cls(run, agent, load_replies(run), load_profile(run))
 
     def condition(self, sliders: Mapping[str, float], latent: Tensor | None = None) -> Condition:

@@ -318,7 +318,8 @@ def load_language_model(
     except (
         OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError, ImportError, SafetensorError
     ) as err:  # fmt: skip
-        reason = f"{type(err).__name__}: {str(err).strip().split(chr(10))[0]}"
+        first_line = str(err).strip().partition("\n")[0].rstrip(".")
+        reason = f"{type(err).__name__}: {first_line}."
         raise ModelError(
             f"`model` must be a readable causal language model; loading {name!r} failed with: {reason} Pass "
             "'nano', a complete model folder, or an id that is reachable from here."

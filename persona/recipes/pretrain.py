@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from persona.errors import DataError
 
 Report = Callable[[dict[str, float]], None]
 
@@ -115,6 +118,9 @@ def pretrain(
         report: Called at every evaluation with step, tokens, losses and speed.
         device: Where to train.
         minutes: Stop at the first evaluation after so long, with the state kept; None trains to the end.
+
+    Raises:
+        DataError: The state found is damaged, or that of another model.
     """
     nn.Module.to(model, device).train()
     steps = config.tokens // (config.context * config.batch)
@@ -191,7 +197,14 @@ def _load_state(folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Ad
     path = folder / "state.safetensors"
     if not path.exists():
         return 0
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as err:
+        raise _unusable(path, str(err)) from err
+    found = {name: value.shape for name, value in tensors.items()}
+    wanted = _state_shapes(model, optimizer)
+    if strange := sorted(name for name in found | wanted if found.get(name) != wanted.get(name)):
+        raise _unusable(path, f"other tensors at {', '.join(strange[:3])}")
     weights = {
         name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")
     }
@@ -203,3 +216,20 @@ def _load_state(folder: Path, model: LlamaForCausalLM, optimizer: torch.optim.Ad
             state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
     return int(tensors["step"])
+
+
+def _state_shapes(model: LlamaForCausalLM, optimizer: torch.optim.AdamW) -> dict[str, torch.Size]:
+    """Names and shapes of the tensors of a state of this model."""
+    weights = {name: value.shape for name, value in model.state_dict().items() if name != "lm_head.weight"}
+    shapes = {f"model.{name}": shape for name, shape in weights.items()} | {"step": torch.Size()}
+    trained = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for index, weight in enumerate(trained):
+        shapes[f"optimizer.{index}.step"] = torch.Size()
+        shapes |= {f"optimizer.{index}.{name}": weight.shape for name in ("exp_avg", "exp_avg_sq")}
+    return shapes
+
+
+def _unusable(path: Path, reason: str) -> DataError:
+    return DataError(
+        f"{path} must be a whole state of this model; got {reason}. Restore it, or train anew in another folder."
+    )

@@ -45,7 +45,8 @@ def test_average_is_what_the_reply_was_without_sliders() -> None:
 
 @pytest.mark.usefixtures("scripted")
 def test_reset_forgets_sliders_and_conversation() -> None:
-    first, _, again = talk(["something good", "/brevity 1", "/reset", "something good"])
+    first, _, told, again = talk(["something good", "/brevity 1", "/reset", "something good"])
+    assert told == "reset> conversation forgotten, every slider at 0"
     assert again == first
 
 
@@ -61,6 +62,7 @@ def test_film_brings_another_one_and_like_names_it() -> None:
     ("line", "says"),
     [
         ("/brevty 1", "got `/brevty`. Did you mean `/brevity`?"),
+        ("/", "got `/`. Write `/help` for what each does."),
         ("/brevity", "must be followed by a number from -1 to 1; got ''."),
         ("/brevity much", "got 'much'. Write for example `/brevity 0.8`."),
         ("/warmth 2", "Slider `warmth` must lie between -1 and 1; got 2.0."),
@@ -103,6 +105,13 @@ def test_markup_in_words_is_shown_as_it_is(scripted: ScriptedRun) -> None:
 def test_input_that_is_no_terminal_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("something good\n/film\n"))
     assert len(talk(None)) == 2
+
+
+@pytest.mark.usefixtures("scripted")
+def test_bytes_that_are_not_utf_8_do_not_end_the_talk(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = io.TextIOWrapper(io.BytesIO(b"caf\xe9\n/film\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", typed)
+    assert [line.partition(">")[0] for line in talk(None)] == ["persona", "persona"]
 
 
 class _Terminal(io.StringIO):

@@ -75,3 +75,21 @@ def test_strange_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("[]", encoding="utf-8")
     with pytest.raises(StoreError, match=r"manifest.json must be as `persona run` wrote it"):
         manifest.read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({}, r"which lacks `beta, catalogue, comparisons` and \d+ more\. Make a new run"),
+        ([], r"whose `config` is not one \(Input should be a valid dictionary"),
+        ({"shoe_size": 44}, r"whose `shoe_size` is not one"),
+    ],
+)
+def test_configuration_of_another_version_is_refused(tmp_path: Path, config: object, says: str) -> None:
+    with pytest.raises(StoreError, match=says):
+        manifest.read_config(tmp_path, {"config": config})
+
+
+def test_configuration_is_read_back(tmp_path: Path) -> None:
+    config = RunConfig(seed=7)
+    assert manifest.read_config(tmp_path, manifest.build_manifest(config, {}, "cpu")) == config

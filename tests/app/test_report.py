@@ -193,13 +193,34 @@ def test_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize("content", [{"policy": {}}, [1]])
+@pytest.mark.parametrize("content", [{"policy": {}}, {"policy": {}, "dialogue": {}}, [1]])
 def test_stage_file_of_other_content_is_refused(folder: Path, content: object) -> None:
     write_stage(folder, "measure", measure=content)
     with pytest.raises(
-        StoreError, match=r"measure\.json must hold policy, dialogue; got it without .*dialogue"
+        StoreError,
+        match=r"measure\.json must hold .*; got it without policy\.win_rate_.*ci95, .* and \d+ more\.",
     ):
         assemble_report(folder)
+
+
+def test_missing_figures_are_named_by_their_path(folder: Path) -> None:
+    found = measured()
+    del found["dialogue"]["turns"]["after"]["value"]
+    write_stage(folder, "measure", measure=found)
+    with pytest.raises(StoreError, match=r"got it without dialogue\.\w+\.after\.value"):
+        write_report(folder)
+    (folder / "stages/policy/stage.json").write_text("{}", encoding="utf-8")
+    write_stage(folder, "measure", measure=measured())
+    with pytest.raises(StoreError, match=r"policy/stage\.json must .*without seconds, peak_rss_mb\."):
+        write_report(folder)
+
+
+@pytest.mark.parametrize("config", [{}, []])
+def test_run_without_its_configuration_is_refused(folder: Path, config: object) -> None:
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"config": config}), encoding="utf-8")
+    with pytest.raises(StoreError, match=r"must have a configuration of this version; got "):
+        write_report(folder)
 
 
 def test_summary_shows_interval_goal_and_whether_it_is_met(folder: Path) -> None:

@@ -81,6 +81,18 @@ def test_failed_stage_leaves_nothing_and_can_be_tried_again(tmp_path: Path) -> N
         assert store.done("a")
 
 
+def test_stage_that_cannot_write_is_named_in_one_sentence(tmp_path: Path) -> None:
+    def fill(view: StageView) -> None:
+        raise OSError(28, "No space left on device", "weights")
+
+    with open_store(tmp_path) as store:
+        with pytest.raises(
+            StoreError, match=r"`a` must .*; got No space left on device at weights\. .*--resume"
+        ):
+            run_stages(store, [Stage("a", "a", fill)], quiet())
+        assert not list((tmp_path / "stages").iterdir())
+
+
 def test_two_stages_of_one_name_are_refused(tmp_path: Path) -> None:
     with open_store(tmp_path) as store, pytest.raises(StoreError, match=r"name of its own; got draw twice"):
         run_stages(store, [STAGES[0], STAGES[0]], quiet())

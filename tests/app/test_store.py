@@ -80,6 +80,29 @@ def test_resume_refuses_another_run(
     assert listing(tmp_path) == before
 
 
+def test_long_differences_are_cut(tmp_path: Path) -> None:
+    then = {name: "0" * 64 for name in "abcde"}
+    RunStore.open(tmp_path, CONFIG, then, resume=False, device="cpu").close()
+    with pytest.raises(StoreError, match=r"with a '0{12}' there and '1{12}' now, .* and 2 more\. Give"):
+        RunStore.open(tmp_path, CONFIG, {name: "1" * 64 for name in "abcde"}, resume=True, device="cpu")
+
+
+def test_damaged_part_of_a_manifest_is_not_printed(tmp_path: Path) -> None:
+    open_store(tmp_path).close()
+    path = tmp_path / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"config": []}), encoding="utf-8")
+    with pytest.raises(StoreError, match=r"got .* with a damaged `config` in its manifest\.json\."):
+        open_store(tmp_path, resume=True)
+
+
+def test_file_in_place_of_the_stages_is_refused(tmp_path: Path) -> None:
+    open_store(tmp_path).close()
+    (tmp_path / "stages").rmdir()
+    (tmp_path / "stages").touch()
+    with pytest.raises(StoreError, match=r"can be written; got .* \(File exists\)"):
+        open_store(tmp_path, resume=True)
+
+
 def test_existing_run_is_refused_without_resume(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     before = listing(tmp_path)
@@ -140,9 +163,13 @@ def test_refused_open_gives_the_lock_back(tmp_path: Path, monkeypatch: pytest.Mo
     open_store(tmp_path, resume=True).close()
 
 
-def test_other_code_is_told_on_resume(tmp_path: Path) -> None:
+def test_other_code_is_told_on_resume_in_one_plain_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     open_store(tmp_path).close()
     path = tmp_path / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"commit": "0" * 40}), encoding="utf-8")
-    with pytest.warns(UserWarning, match="another state of: commit"):
-        open_store(tmp_path, resume=True).close()
+    open_store(tmp_path, resume=True).close()
+    told = capsys.readouterr().err
+    assert told.startswith("This run began with another commit; its finished stages are kept")
+    assert told.count("\n") == 1 and ".py" not in told

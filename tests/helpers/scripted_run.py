@@ -126,8 +126,8 @@ def train_tiny_run(folder: Path) -> Path:
         replies_per_prompt=4, latent_dim=3, rank=2, rounds=1, device="cpu", reply_tokens=48,
     )  # fmt: skip
     folder.mkdir(parents=True)
-    write_json(folder / MANIFEST, build_manifest(config, {}, "cpu"))
     run = RunContext(config, folder)
+    write_json(folder / MANIFEST, build_manifest(config, run.data_hashes(), "cpu"))
     for name, work in (("retrieval", train_retrieval), ("replies", sample_replies)):
         run.stage(name).mkdir(parents=True)
         work(run, run.stage(name))

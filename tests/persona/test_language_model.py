@@ -206,6 +206,12 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
         load_language_model(tmp_path)
 
 
+def test_a_configuration_of_another_kind_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (saved(tmp_path) / "config.json").write_text("[]")
+    with pytest.raises(ModelError, match=r"loading '.*' failed with: \w+Error: "):
+        load_language_model(tmp_path)
+
+
 def test_missing_weights_are_not_replaced_by_random_ones(tmp_path: Path) -> None:
     file = saved(tmp_path) / "model.safetensors"
     weights = load_file(file)

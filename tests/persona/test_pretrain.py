@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from persona.errors import DataError
 from persona.policy.tokenizer import train_tokenizer
 from persona.recipes.pretrain import PretrainConfig, build_model, pretrain, token_rows
 
@@ -78,3 +79,23 @@ def test_a_stopped_run_ends_like_one_that_was_not(tmp_path: Path) -> None:
         run(tmp_path / "parts", stop=True)
     resumed = run(tmp_path / "parts", stop=False)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_damaged_state_is_refused(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(TEXTS, vocab_size=300, slots=["<title>"])
+    config = PretrainConfig(tokens=32 * 4, evaluate_every=1, **SMALL)
+
+    def train(chosen: PretrainConfig) -> None:
+        rows = token_rows(cycle(TALK), tokenizer, 32)
+        model = build_model(chosen, tokenizer)
+        pretrain(chosen, model, rows, held_out={}, state_folder=tmp_path, report=lambda row: None)
+
+    train(config)
+    train(config)
+    with pytest.raises(
+        DataError, match=r"state\.safetensors must be a whole state .* other tensors at model\."
+    ):
+        train(config.model_copy(update={"layers": 2}))
+    (tmp_path / "state.safetensors").write_bytes(b"not a state")
+    with pytest.raises(DataError, match=r"state\.safetensors must be a whole state .*; got .*[Hh]eader"):
+        train(config)
