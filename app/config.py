@@ -70,8 +70,9 @@ class RunConfig(BaseModel):
     beta: Annotated[float, Field(gt=0)] = 0.1
     # Weight of the preferred reply's own likelihood beside DPO, which keeps replies fluent; 0 or more.
     sft_weight: Annotated[float, Field(ge=0)] = 1.0
-    # Peak learning rates of the LoRA and of its gate, above 0.
+    # Peak learning rate of the LoRA, above 0.
     lora_lr: Annotated[float, Field(gt=0)] = 2e-3
+    # Peak learning rate of the gate, above 0.
     gate_lr: Annotated[float, Field(gt=0)] = 1e-2
 
     # Tokens of a reply at most, at least 4.
