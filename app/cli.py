@@ -1,6 +1,5 @@
 """The `persona` command. Each subcommand imports its work when called, so that `--help` answers at once."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,9 +25,6 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the console script."""
-    # Read by OpenMP when torch is first imported: threads that wait must not spin, or a second job on the machine
-    # slows small models down many times over.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
 
 
