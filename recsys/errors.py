@@ -23,3 +23,20 @@ class ContractError(RecsysError, ValueError):
 
 class ArtefactError(RecsysError, ValueError):
     """A saved model that is missing, damaged or of another kind."""
+
+
+class LeakError(RecsysError, ValueError):
+    """A split whose training part knows something of its test part."""
+
+
+class MissingDependency(RecsysError, ImportError):
+    """An optional package that is not installed.
+
+    Args:
+        package: Name of the package.
+        needed_for: What asks for it, as a noun.
+        install: The command that brings it.
+    """
+
+    def __init__(self, package: str, *, needed_for: str, install: str) -> None:
+        super().__init__(f"`{package}` must be installed for {needed_for}; it is not. Run `{install}`.")

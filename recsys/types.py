@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from recsys.columns import ITEM, LEVEL, USER
+from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
 from recsys.errors import InteractionError
 
 # One row a user, one column an item; a stored value is level + 1, so that level 0 (shown and ignored) is stored
@@ -35,7 +35,7 @@ class TopK(NamedTuple):
 
 
 class Retriever(Protocol):
-    """Anything that brings items to users known by their histories alone."""
+    """Anything that brings items to users known by their histories, and perhaps by name and by order of events."""
 
     def search(
         self,
@@ -45,6 +45,8 @@ class Retriever(Protocol):
         level: int | None = None,
         allowed: Bools | None = None,
         exclude_seen: bool = True,
+        users: Ints | None = None,
+        times: Histories | None = None,
     ) -> TopK:
         """The k best items of each user.
 
@@ -55,6 +57,11 @@ class Retriever(Protocol):
                 one ranking only ignores it.
             allowed: True for items that may be offered, to all users (I,) or by user (B, I). None allows all.
             exclude_seen: Leave out every item of the user's own history, ignored ones too.
+            users: Each row's id in the table of users that the model was trained on, -1 for someone else. Shape (B,).
+                Models that learned something of a user by name, or know users' features, look it up there; None
+                makes everyone a stranger with a history.
+            times: When each entry of `histories` happened. The same entries, shape (B, I). Models that follow the
+                order of events need it; the others ignore it.
         """
         ...
 
@@ -75,26 +82,43 @@ def histories_from_log(log: pd.DataFrame, users: Sequence[int] | Ints, n_items: 
     Raises:
         InteractionError: A user is named twice, or an item id lies outside the catalogue.
     """
-    index = pd.Index(np.asarray(users, dtype=np.int64))
-    if not index.is_unique:
-        repeated = index[index.duplicated()].unique()[:3].tolist()
-        raise InteractionError(f"`users` must name each user once; got {repeated} again. Drop the repeats.")
-    row = index.get_indexer(pd.Index(log[USER].to_numpy(dtype=np.int64)))
-    item = log[ITEM].to_numpy(dtype=np.int64)
-    if len(item) and (item.min() < 0 or item.max() >= n_items):
-        outside = item[(item < 0) | (item >= n_items)][:3].tolist()
-        raise InteractionError(
-            f"Item ids must lie in 0..{n_items - 1}; got {outside}. Run `check_log`, or pass the real `n_items`."
-        )
+    row, item = _places(log, users, n_items)
     level = log[LEVEL].to_numpy(dtype=np.int64)
     known = row >= 0
     row, item, level = row[known], item[known], level[known]
     order = np.lexsort((level, item, row))
     row, item, level = row[order], item[order], level[order]
-    last = np.ones(len(row), dtype=bool)
-    last[:-1] = (row[1:] != row[:-1]) | (item[1:] != item[:-1])
-    shape = (len(index), n_items)
-    return csr_array(((level[last] + 1).astype(np.float32), (row[last], item[last])), shape=shape)
+    last = _is_last(row, item)
+    return csr_array(
+        ((level[last] + 1).astype(np.float32), (row[last], item[last])), shape=(len(users), n_items)
+    )
+
+
+def times_from_log(log: pd.DataFrame, users: Sequence[int] | Ints, n_items: int) -> Histories:
+    """When each entry of `histories_from_log` of the same arguments last happened.
+
+    Times are counted from just before the log's first row, so that none is zero and floats keep the seconds.
+
+    Args:
+        log: A checked interaction log with timestamps.
+        users: Distinct user ids, B of them.
+        n_items: Number of items I of the catalogue.
+
+    Returns:
+        Seconds, 1 or more. Shape (B, I), float64.
+
+    Raises:
+        InteractionError: A user is named twice, or an item id lies outside the catalogue.
+    """
+    row, item = _places(log, users, n_items)
+    known = row >= 0
+    moment = log[TIMESTAMP].to_numpy(dtype=np.float64)
+    since = moment - (moment.min() if len(moment) else 0.0) + 1.0
+    row, item, since = row[known], item[known], since[known]
+    order = np.lexsort((since, item, row))
+    row, item, since = row[order], item[order], since[order]
+    last = _is_last(row, item)
+    return csr_array((since[last], (row[last], item[last])), shape=(len(users), n_items))
 
 
 def levels_in(histories: Histories, rows: Ints, items: Ints) -> Ints:
@@ -127,3 +151,25 @@ def relevant_items(histories: Histories, level: int) -> Histories:
     keep = histories.data >= level + 1
     ones = np.ones(int(keep.sum()), dtype=np.float32)
     return csr_array((ones, (owner[keep], histories.indices[keep])), shape=histories.shape)
+
+
+def _places(log: pd.DataFrame, users: Sequence[int] | Ints, n_items: int) -> tuple[Ints, Ints]:
+    """Row among `users` (-1 for others) and item of every row of the log."""
+    index = pd.Index(np.asarray(users, dtype=np.int64))
+    if not index.is_unique:
+        repeated = index[index.duplicated()].unique()[:3].tolist()
+        raise InteractionError(f"`users` must name each user once; got {repeated} again. Drop the repeats.")
+    item = log[ITEM].to_numpy(dtype=np.int64)
+    if len(item) and (item.min() < 0 or item.max() >= n_items):
+        outside = item[(item < 0) | (item >= n_items)][:3].tolist()
+        raise InteractionError(
+            f"Item ids must lie in 0..{n_items - 1}; got {outside}. Run `check_log`, or pass the real `n_items`."
+        )
+    return index.get_indexer(pd.Index(log[USER].to_numpy(dtype=np.int64))).astype(np.int64), item
+
+
+def _is_last(row: Ints, item: Ints) -> Bools:
+    """Marks the last of each run of equal (row, item)."""
+    last = np.ones(len(row), dtype=bool)
+    last[:-1] = (row[1:] != row[:-1]) | (item[1:] != item[:-1])
+    return last

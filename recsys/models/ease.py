@@ -15,7 +15,7 @@ from torch import Tensor
 from recsys.artefacts import read_artefact, write_artefact
 from recsys.errors import OrdinalError, RecsysError
 from recsys.topk import check_search, rank_in_blocks
-from recsys.types import Bools, Floats, Histories, TopK
+from recsys.types import Bools, Floats, Histories, Ints, TopK
 
 KIND = "ease"
 
@@ -67,6 +67,8 @@ class Ease:
         level: int | None = None,
         allowed: Bools | None = None,
         exclude_seen: bool = True,
+        users: Ints | None = None,
+        times: Histories | None = None,
     ) -> TopK:
         """The k items with the highest x W; see `Retriever.search`. `level` is ignored: EASE has one ranking.
 
@@ -74,7 +76,7 @@ class Ease:
             ShapeError: An argument does not fit the catalogue, or `k` is below 1.
             OrdinalError: A history holds a level without a weight.
         """
-        del level
+        del level, users, times
         check_search(histories, len(self.weights), k, allowed)
         taken = weigh_levels(histories, self.level_weights.numpy())
         is_cold = torch.from_numpy(np.diff(taken.indptr) == 0).to(self.weights.device)

@@ -86,6 +86,8 @@ class Gnolr:
         level: int | None = None,
         allowed: Bools | None = None,
         exclude_seen: bool = True,
+        users: Ints | None = None,
+        times: Histories | None = None,
         user_features: Floats | None = None,
     ) -> TopK:
         """The k items most likely to reach `level`, exactly; see `Retriever.search`.
@@ -97,6 +99,7 @@ class Gnolr:
             ShapeError: An argument does not fit the catalogue, or `k` is below 1.
             OrdinalError: `level` is outside 1..C.
         """
+        del users, times
         check_search(histories, self.n_items, k, allowed)
         depth = self.retrieve_level if level is None else level
         queries = self.queries(histories, depth, user_features=user_features)

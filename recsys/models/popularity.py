@@ -9,7 +9,7 @@ from torch import Tensor
 from recsys.artefacts import read_artefact, write_artefact
 from recsys.errors import OrdinalError
 from recsys.topk import check_search, rank_in_blocks
-from recsys.types import Bools, Histories, TopK
+from recsys.types import Bools, Histories, Ints, TopK
 
 KIND = "popularity"
 
@@ -45,6 +45,8 @@ class Popularity:
         level: int | None = None,
         allowed: Bools | None = None,
         exclude_seen: bool = True,
+        users: Ints | None = None,
+        times: Histories | None = None,
     ) -> TopK:
         """The k most popular items that may be offered; see `Retriever.search`.
 
@@ -54,6 +56,7 @@ class Popularity:
             ShapeError: An argument does not fit the catalogue, or `k` is below 1.
             OrdinalError: `level` is outside 1..C.
         """
+        del users, times
         check_search(histories, len(self.counts), k, allowed)
         scores = self._scores(level)
         return rank_in_blocks(
