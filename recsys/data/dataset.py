@@ -42,6 +42,7 @@ class Entities:
     labels: pd.Series | None = None
 
     def __len__(self) -> int:
+        """Number N of entities."""
         return len(self.ids)
 
 
