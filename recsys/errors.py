@@ -13,6 +13,10 @@ class InteractionError(RecsysError, ValueError):
     """An interaction log that cannot be used as it is."""
 
 
+class DataFileError(RecsysError, ValueError):
+    """A data file that is missing, or that does not hold what its format says."""
+
+
 class OrdinalError(RecsysError, ValueError):
     """Levels or thresholds that are not ordered as they must be."""
 
@@ -27,6 +31,10 @@ class ArtefactError(RecsysError, ValueError):
 
 class LeakError(RecsysError, ValueError):
     """A split whose training part knows something of its test part."""
+
+
+class PolicyError(RecsysError, ValueError):
+    """A target policy, or a setting of its off-policy evaluation, that cannot be used."""
 
 
 class MissingDependency(RecsysError, ImportError):
