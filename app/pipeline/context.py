@@ -129,7 +129,7 @@ class RunContext:
         users, log = self.groups.unseen, self.world.log
         own = log[log[USER].isin(users)]
         if self.world.later is None:
-            earlier, later = split_per_user_by_time(own, _LATER_SHARE)
+            earlier, later = split_per_user_by_time(own, test=_LATER_SHARE).test
         else:
             earlier, later = own, self.world.later[self.world.later[USER].isin(users)]
         size = len(self.world.catalogue)

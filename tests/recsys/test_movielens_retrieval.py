@@ -29,7 +29,7 @@ def test_gnolr_and_ease_beat_popularity_on_later_ratings() -> None:
         }
     )
     n_users, n_items = int(log["user_id"].max()) + 1, int(log["item_id"].max()) + 1
-    train, test = split_per_user_by_time(check_log(log, n_items), 0.2)
+    train, test = split_per_user_by_time(check_log(log, n_items), test=0.2).test
     histories, held_out = (histories_from_log(part, np.arange(n_users), n_items) for part in (train, test))
     models: dict[str, Retriever] = {
         "gnolr": gnolr.train(train, n_items=n_items, seed=0),
