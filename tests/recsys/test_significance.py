@@ -31,7 +31,7 @@ def test_the_same_seed_gives_the_same_interval_and_pieces_do_not_matter(
         == bootstrap_interval(values, seed=1, n_boot=300)
         != bootstrap_interval(values, seed=2, n_boot=300)
     )
-    monkeypatch.setattr("recsys.significance.DRAWS_AT_ONCE", 1000)
+    monkeypatch.setattr("recsys.significance.bootstrap.DRAWS_AT_ONCE", 1000)
     assert bootstrap_interval(values, seed=1, n_boot=300) == whole
 
 
