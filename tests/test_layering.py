@@ -6,6 +6,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -84,10 +85,13 @@ def test_allowed_edge_is_not_caught(package: str, source: str) -> None:
 
 
 def declared(project: dict[str, object]) -> set[str]:
-    """Names of the distributions that an installation without extras, or with `ray`, brings."""
+    """Names of the distributions that an installation brings, with the extras that the packages import on use."""
     extras = project["optional-dependencies"]
     assert isinstance(extras, dict) and isinstance(project["dependencies"], list)
-    return {re.split(r"[^\w.-]", line)[0].lower() for line in [*project["dependencies"], *extras["ray"]]}
+    return {
+        re.split(r"[^\w.-]", line)[0].lower()
+        for line in chain(project["dependencies"], extras["ray"], extras["baselines"])
+    }
 
 
 def test_every_import_of_the_packages_is_a_declared_dependency() -> None:

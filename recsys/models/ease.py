@@ -1,10 +1,12 @@
 """EASE (Steck, WWW 2019, "Embarrassingly Shallow Autoencoders for Sparse Data"): an item-item model in closed form.
 
 With X the users' weighted histories, P = (X'X + l2 I)^-1 and W = I - P / diag(P), whose diagonal is zero; a user's
-scores are x W. Time grows with I^3 and memory with I^2: about a second and 25 MB at 2,500 items.
+scores are x W. Time grows with I^3 and memory with I^2: about a second and 25 MB at 2,500 items, 3.6 GB for each of
+three such matrices at 30,000, where it stops.
 """
 
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -18,6 +20,11 @@ from recsys.topk import check_search, rank_in_blocks
 from recsys.types import Bools, Floats, Histories, Ints, TopK
 
 KIND = "ease"
+# Largest catalogue whose item-item matrix is inverted.
+MAX_ITEMS = 30_000
+
+# "wanted": 1 from the relevant level on, else 0. "graded": level / C.
+Weighting: TypeAlias = Literal["wanted", "graded"]
 
 
 class Ease:
@@ -45,9 +52,15 @@ class Ease:
             device: Where to invert.
 
         Raises:
-            RecsysError: `l2` is not above 0.
+            RecsysError: `l2` is not above 0, or the catalogue is too large for a dense inverse.
             OrdinalError: A history holds a level without a weight.
         """
+        n_items = histories.shape[1]
+        if n_items > MAX_ITEMS:
+            raise RecsysError(
+                f"EASE must have at most {MAX_ITEMS:,} items, as it inverts a dense item-item matrix; got {n_items:,}, "
+                f"{4e-9 * n_items**2:.1f} GB for one copy. Use iALS (`recsys.models.IAls`), or fewer items."
+            )
         if l2 <= 0:
             raise RecsysError(f"`l2` must be above 0; got {l2}. Try 200.")
         taken = weigh_levels(histories, level_weights)
@@ -98,6 +111,35 @@ class Ease:
         """Read what `save` wrote; raises `ArtefactError` if the folder holds no such model."""
         tensors, _ = read_artefact(folder, KIND)
         return cls(tensors["weights"].to(device), tensors["level_weights"], tensors["fallback"].to(device))
+
+
+def level_weights(weighting: Weighting, *, levels: int, relevant_level: int) -> Floats:
+    """What an item counts for in a history when it was left at level 0..C.
+
+    Args:
+        weighting: "wanted" gives 1 from `relevant_level` on and 0 below; "graded" gives level / C.
+        levels: The deepest level C.
+        relevant_level: Level from which an item counts as wanted, 1..C.
+
+    Returns:
+        Shape (C + 1,), float32.
+
+    Raises:
+        OrdinalError: `relevant_level` is outside 1..C.
+
+    Example:
+        >>> level_weights("graded", levels=4, relevant_level=2).tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    if not 1 <= relevant_level <= levels:
+        raise OrdinalError(
+            f"`relevant_level` must lie in 1..{levels}, the levels of the log; got {relevant_level}. "
+            "Set `levels` to the deepest level of the log, or lower `relevant_level`."
+        )
+    depth = np.arange(levels + 1, dtype=np.float32)
+    if weighting == "graded":
+        return depth / np.float32(levels)
+    return (depth >= relevant_level).astype(np.float32)
 
 
 def weigh_levels(histories: Histories, level_weights: NDArray[np.floating]) -> Histories:

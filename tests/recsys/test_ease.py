@@ -6,7 +6,7 @@ import torch
 from scipy.sparse import csr_array
 
 from recsys.errors import InteractionError, OrdinalError, RecsysError
-from recsys.models.ease import Ease, weigh_levels
+from recsys.models.ease import Ease, level_weights, weigh_levels
 from recsys.recipes.ease import EaseConfig, hide_at_random, train
 from recsys.types import Histories
 
@@ -52,6 +52,10 @@ def test_arguments_that_do_not_fit_are_refused(small_histories: Histories) -> No
         Ease.fit(small_histories, level_weights=WEIGHTS, l2=0)
     with pytest.raises(OrdinalError, match=r"levels 0\.\.2, those with a weight; got 3"):
         Ease.fit(small_histories, level_weights=WEIGHTS[:3], l2=1)
+    with pytest.raises(
+        RecsysError, match=r"at most 30,000 items.*got 30,001, 3\.6 GB for one copy\. Use iALS"
+    ):
+        Ease.fit(csr_array((2, 30_001), dtype=np.float32), level_weights=WEIGHTS, l2=1)
     with pytest.raises(InteractionError, match="10% of the users, which must be at least one; got 6 users"):
         train(small_histories, seed=0)
 
@@ -83,3 +87,20 @@ def test_the_candidate_best_on_validation_is_fitted_on_everyone() -> None:
     expected = Ease.fit(histories, level_weights=weights.astype(np.float32), l2=float(best["l2"]))
     assert len(rows) == 4
     assert torch.equal(model.weights, expected.weights)
+
+
+def test_one_candidate_is_fitted_at_once_on_everyone(small_histories: Histories) -> None:
+    rows: list[dict[str, float | str]] = []
+    config = EaseConfig.model_validate({"levels": 3, "l2": 3.0, "weightings": "graded"})
+    model = train(small_histories, seed=0, config=config, report=rows.append)
+    graded = level_weights("graded", levels=3, relevant_level=2)
+    expected = Ease.fit(small_histories, level_weights=graded, l2=3.0)
+    assert rows == [] and torch.equal(model.weights, expected.weights)
+
+
+def test_wanted_levels_count_one_and_graded_ones_their_share() -> None:
+    assert level_weights("wanted", levels=3, relevant_level=2).tolist() == [0, 0, 1, 1]
+    assert level_weights("graded", levels=2, relevant_level=2).tolist() == [0, 0.5, 1]
+    for level in (0, 4):
+        with pytest.raises(OrdinalError, match=rf"must lie in 1\.\.3, .*; got {level}"):
+            level_weights("wanted", levels=3, relevant_level=level)

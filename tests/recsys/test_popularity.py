@@ -5,6 +5,7 @@ import pytest
 
 from recsys.errors import OrdinalError
 from recsys.models.popularity import Popularity
+from recsys.recipes.popularity import PopularityConfig, train
 from recsys.types import Histories
 
 
@@ -25,7 +26,21 @@ def test_a_level_ranks_by_how_often_it_was_reached(small_histories: Histories) -
 
 
 def test_a_saved_model_answers_the_same(small_histories: Histories, tmp_path: Path) -> None:
-    model = Popularity.fit(small_histories)
+    weights = np.array([0, 3, 1, 1, 0], dtype=np.float32)
+    model = Popularity.fit(small_histories, level_weights=weights)
     model.save(tmp_path)
     found = Popularity.load(tmp_path).search(small_histories, 8)
     assert np.array_equal(found.items, model.search(small_histories, 8).items)
+
+
+def test_the_recipe_counts_what_reached_the_relevant_level(small_histories: Histories) -> None:
+    reached = (small_histories.toarray() >= 3).sum(0)
+    model = train(small_histories, seed=0, config=PopularityConfig(levels=3, relevant_level=2))
+    found = model.search(small_histories, 30, exclude_seen=False)
+    assert found.items[0].tolist() == np.lexsort((np.arange(30), -reached)).tolist()
+    assert found.scores[0].tolist() == sorted(reached.tolist(), reverse=True)
+
+
+def test_levels_deeper_than_told_are_refused(small_histories: Histories) -> None:
+    with pytest.raises(OrdinalError, match=r"levels 0\.\.2; got 3"):
+        Popularity.fit(small_histories, levels=2)

@@ -1,38 +1,99 @@
 """Every retriever of this package through the public contract check, and the check against broken ones."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy.sparse import csr_array
 
 from recsys.checks import check_lists, check_retriever
 from recsys.errors import ContractError
 from recsys.index import ExactIndex, FaissIndex, ItemIndex
-from recsys.models import Ease, Gnolr, Popularity
-from recsys.models.ordinal import Calibration
-from recsys.models.towers import Towers, TowerSizes
-from recsys.types import Bools, Histories, Retriever, TopK
+from recsys.models import Bpr, Ease, Gnolr, IAls, ItemKnn, Popularity, SasRec, fit_recent_popularity
+from recsys.models.sasrec import SasRecNet, SasRecSizes
+from recsys.recipes import als, bpr, gnolr
+from recsys.types import Bools, Histories, Ints, Retriever, TopK
+
+GRADED = np.arange(5, dtype=np.float32)
 
 
-def gnolr(index: Callable[[torch.Tensor], ItemIndex]) -> Gnolr:
-    rng = torch.Generator().manual_seed(0)
-    towers = Towers(TowerSizes(30, 4, 5, 6, 0, 0), torch.zeros(30, 0), rng)
-    towers.limit_steps(torch.ones(3))
-    calibration = Calibration(torch.tensor(1.0), torch.arange(4.0))
-    return Gnolr(towers, calibration, retrieve_level=2, index=index(towers.item_blocks().detach().flatten(1)))
+def fitted_gnolr(histories: Histories, index: Callable[[torch.Tensor], ItemIndex]) -> Gnolr:
+    user, item = histories.nonzero()
+    log = pd.DataFrame(
+        {"user_id": user, "item_id": item, "level": histories.data.astype(np.int64) - 1, "timestamp": 0}
+    )
+    config = gnolr.GnolrConfig(levels=3, epochs=1, embedding=5, width=6, validation_users=0.4)
+    model = gnolr.train(log, n_items=30, seed=0, config=config)
+    model.index = index(model.item_blocks.flatten(1))
+    return model
+
+
+def invented_times(histories: Histories) -> Histories:
+    """Times that depend on the item alone, so that a row has the same ones in every batch."""
+    moments = (histories.indices * 7 % 31 + 1).astype(np.float64)
+    return csr_array((moments, histories.indices.copy(), histories.indptr.copy()), shape=histories.shape)
+
+
+class Timed:
+    """A retriever that follows the order of events, given invented times."""
+
+    def __init__(self, inner: Retriever) -> None:
+        self.inner = inner
+
+    def search(
+        self,
+        histories: Histories,
+        k: int,
+        *,
+        level: int | None = None,
+        allowed: Bools | None = None,
+        exclude_seen: bool = True,
+        users: Ints | None = None,
+        times: Histories | None = None,
+    ) -> TopK:
+        when = invented_times(histories) if times is None else times
+        return self.inner.search(
+            histories, k, level=level, allowed=allowed, exclude_seen=exclude_seen, users=users, times=when
+        )
+
+
+def sasrec() -> Retriever:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = SasRecNet(SasRecSizes(items=30, width=8, heads=2, blocks=2, length=5))
+    return Timed(SasRec(net, torch.arange(30.0), levels=4, relevant_level=1))
+
+
+def fitted_als(histories: Histories) -> IAls:
+    return als.train(histories, seed=0, config=als.IAlsConfig(factors=6))
+
+
+def fitted_bpr(histories: Histories) -> Bpr:
+    return bpr.train(histories, seed=0, config=bpr.BprConfig(factors=6))
 
 
 RETRIEVERS: dict[str, Callable[[Histories], Retriever]] = {
-    "gnolr over faiss": lambda histories: gnolr(FaissIndex),
-    "gnolr over a scan": lambda histories: gnolr(ExactIndex),
-    "ease": lambda histories: Ease.fit(histories, level_weights=np.arange(5, dtype=np.float32), l2=5.0),
+    "gnolr over faiss": lambda histories: fitted_gnolr(histories, FaissIndex),
+    "gnolr over a scan": lambda histories: fitted_gnolr(histories, ExactIndex),
+    "ease": lambda histories: Ease.fit(histories, level_weights=GRADED, l2=5.0),
+    "item knn": lambda histories: ItemKnn.fit(histories, level_weights=GRADED, neighbours=5, shrink=1.0),
+    "ials": fitted_als,
+    "bpr": fitted_bpr,
+    "sasrec": lambda histories: sasrec(),
     "popularity": Popularity.fit,
+    "recent popularity": lambda histories: fit_recent_popularity(
+        histories, invented_times(histories), half_life_days=1e-4
+    ),
 }
 
 
 @pytest.mark.parametrize("name", RETRIEVERS)
 def test_every_retriever_keeps_the_contract(name: str, small_histories: Histories) -> None:
+    if name in {"ials", "bpr"} and find_spec("implicit") is None:
+        pytest.skip("the package `implicit` is not installed")
     check_retriever(RETRIEVERS[name](small_histories), small_histories, 30)
     check_retriever(RETRIEVERS[name](small_histories), small_histories, 30, k=40)
 
@@ -51,6 +112,8 @@ class Broken:
         level: int | None = None,
         allowed: Bools | None = None,
         exclude_seen: bool = True,
+        users: Ints | None = None,
+        times: Histories | None = None,
     ) -> TopK:
         self.calls += 1
         allowed = None if self.fault == "allowed" else allowed
