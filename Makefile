@@ -34,7 +34,8 @@ format: $(VENV)/.ready-dev
 
 bench: $(VENV)/.ready-dev
 	$(INSTALL) -e '.[bench]'
-	for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" || exit 1; done
+	for script in benchmarks/bench_*.py; do \
+		$(BIN)/python -m "benchmarks.$$(basename "$$script" .py)" || exit 1; done
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

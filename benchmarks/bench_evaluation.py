@@ -4,25 +4,19 @@ Scores are drawn, and so are the held-out items: some 4 % of the catalogue, as i
 its own. Writes `results/evaluation/<date>-<commit>.json` with the machine and every repeat; a dirty checkout writes
 to `results/local/evaluation/`.
 
-    python benchmarks/bench_evaluation.py --repeats 5
+    python -m benchmarks.bench_evaluation --repeats 5
 """
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from scipy.sparse import csr_array
 
-from app.config import RunConfig
-from app.manifest import build_manifest
+from benchmarks.recording import record
 from recsys.metrics import (
     METRICS,
     full_list_auc,
@@ -94,22 +88,11 @@ def _tasks(
 
 
 def _write(seconds: dict[str, list[float]]) -> None:
-    manifest = build_manifest(RunConfig(), {}, "cpu")
     medians = {task: statistics.median(repeats) for task, repeats in seconds.items()}
-    result: dict[str, Any] = {
-        "machine": {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
-        "manifest": {key: manifest[key] for key in ("commit", "dirty", "versions")},
-        "size": {"users": USERS, "items": ITEMS, "cutoffs": CUTOFFS, "metrics": list(METRICS)},
-        "seconds": seconds,
-        "median_seconds": medians,
-        "goal_seconds": GOAL_S,
-    }
-    clean = manifest["commit"] and not manifest["dirty"]
-    name = f"{datetime.now(UTC):%Y-%m-%d}-{(manifest['commit'] or 'unknown')[:8]}.json"
-    # The same name may hold another benchmark of this commit in the folder for dirty checkouts.
-    folder = Path(__file__).parent / "results" / ("evaluation" if clean else "local/evaluation")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    size = {"users": USERS, "items": ITEMS, "cutoffs": CUTOFFS, "metrics": list(METRICS)}
+    record(
+        "evaluation", {"size": size, "seconds": seconds, "median_seconds": medians, "goal_seconds": GOAL_S}
+    )
     for task, median in medians.items():
         print(f"{task}: {median:.2f} s")
     whole = medians["lists_and_all_ranking_metrics"]

@@ -4,18 +4,13 @@ Compared things are timed in turn within one process, so that their ratio holds 
 time of the searching thread stands beside wall time for the same reason. Searches run on one thread, building on as
 many as OMP_NUM_THREADS says. Writes `results/index/<date>-<commit>.json`; a dirty checkout writes to `results/local/`.
 
-    OMP_NUM_THREADS=2 python benchmarks/bench_index.py --catalogue clustered:1000000 --kind hnsw --kind ivf
+    OMP_NUM_THREADS=2 python -m benchmarks.bench_index --catalogue clustered:1000000 --kind hnsw --kind ivf
 """
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import faiss
@@ -24,8 +19,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from app.config import RunConfig
-from app.manifest import build_manifest
+from benchmarks.recording import record
 from recsys.index import FaissIndex, IndexKind, IndexSettings, measure_recall
 from recsys.types import Bools
 
@@ -54,7 +48,7 @@ def main() -> None:
     for name in options.catalogue or ["clustered:200000"]:
         kinds = [IndexSettings(kind=IndexKind(kind)) for kind in options.kind or ("hnsw", "ivf+sq8", "ivf")]
         result[name] = approximate_kinds(name, kinds, builders)
-    _write(result)
+    record("index", result)
 
 
 def exact_beside_faiss(repeats: int) -> dict[str, Any]:
@@ -173,25 +167,6 @@ def medians(ms: dict[str, list[tuple[float, float]]], at: int) -> dict[str, floa
 def _use_threads(count: int) -> None:
     faiss.omp_set_num_threads(count)
     torch.set_num_threads(count)
-
-
-def _write(result: dict[str, Any]) -> None:
-    manifest = build_manifest(RunConfig(), {}, "cpu")
-    machine = {
-        "cpu": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "load": os.getloadavg(),
-    }
-    content = {
-        "machine": machine,
-        "manifest": {key: manifest[key] for key in ("commit", "dirty", "versions")},
-        **result,
-    }
-    clean = manifest["commit"] and not manifest["dirty"]
-    name = f"{datetime.now(UTC):%Y-%m-%d}-{(manifest['commit'] or 'unknown')[:8]}.json"
-    folder = Path(__file__).parent / "results" / ("index" if clean else "local")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

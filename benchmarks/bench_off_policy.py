@@ -10,15 +10,12 @@ be right and one that cannot, under each rule for choosing levels. With `--open-
 
 import argparse
 import json
-import platform
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
-from app.config import RunConfig
-from app.manifest import build_manifest
+from benchmarks.recording import record
 from recsys.data.bandit import bandit_log_from_frame
 from recsys.data.readers.open_bandit import read_bandit_log
 from recsys.off_policy import ESTIMATORS, RewardConfig, evaluate_policy, logged_policy
@@ -46,7 +43,7 @@ def main() -> None:
     coverage = {name: _cover(*case, logs=options.logs) for name, case in CASES.items()}
     seconds = _time(options.rows)
     real = _real(options.open_bandit) if options.open_bandit else None
-    _write({"coverage": coverage, "seconds": seconds, "open_bandit": real})
+    record("off_policy", {"coverage": coverage, "seconds": seconds, "open_bandit": real})
     for case, by_name in coverage.items():
         print(case)
         for estimator, row in by_name.items():
@@ -106,19 +103,6 @@ def _real(folder: Path) -> dict[str, object]:
         print(f"{other} from the log of {name}: {own:.4f} on its own log, ESS {one.overlap.ess:.0f}")
         print(one.table()[["value", "low", "high", "ess"]].to_string())
     return found
-
-
-def _write(result: dict[str, object]) -> None:
-    manifest = build_manifest(RunConfig(), {}, "cpu")
-    result |= {
-        "machine": {"cpu": platform.processor() or platform.machine()},
-        "manifest": {key: manifest[key] for key in ("commit", "dirty", "versions")},
-    }
-    clean = manifest["commit"] and not manifest["dirty"]
-    name = f"{datetime.now(UTC):%Y-%m-%d}-{(manifest['commit'] or 'unknown')[:8]}.json"
-    folder = Path(__file__).parent / "results" / ("off_policy" if clean else "local")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -3,25 +3,20 @@
 Both formats are timed in turn within one process, so that their ratio holds even where the machine is shared. Writes
 `results/policy/<date>-<commit>.json` with the machine and every repeat; a dirty checkout writes to `results/local/`.
 
-    python benchmarks/bench_policy.py --repeats 5
+    python -m benchmarks.bench_policy --repeats 5
 """
 
 import argparse
-import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from app.config import RunConfig
-from app.manifest import build_manifest
 from app.quiet import quiet_libraries
+from benchmarks.recording import record
 from persona.policy.conditioned import ConditionedPolicy
 from persona.policy.language_model import load_language_model
 from persona.rewards.attributes import ATTRIBUTES
@@ -84,24 +79,13 @@ def _time(work: Callable) -> float:
 
 
 def _write(seconds: dict[str, dict[str, list[float]]]) -> None:
-    manifest = build_manifest(RunConfig(), {}, "cpu")
     medians = {
         task: {name: statistics.median(by_task[task]) for name, by_task in seconds.items()}
         for task in seconds["float32"]
     }
-    result = {
-        "machine": {"cpu": platform.processor() or platform.machine(), "threads": torch.get_num_threads()},
-        "manifest": {key: manifest[key] for key in ("commit", "dirty", "versions")},
-        "seconds": seconds,
-        "median_seconds": medians,
-        "speed_up": {task: row["float32"] / row["bfloat16"] for task, row in medians.items()},
-    }
-    clean = manifest["commit"] and not manifest["dirty"]
-    name = f"{datetime.now(UTC):%Y-%m-%d}-{(manifest['commit'] or 'unknown')[:8]}.json"
-    folder = Path(__file__).parent / "results" / ("policy" if clean else "local")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    for task, ratio in result["speed_up"].items():
+    speed_up = {task: row["float32"] / row["bfloat16"] for task, row in medians.items()}
+    record("policy", {"seconds": seconds, "median_seconds": medians, "speed_up": speed_up})
+    for task, ratio in speed_up.items():
         print(f"{task}: {medians[task]['float32']:.2f} s in float32, {ratio:.2f} times as fast in bfloat16")
 
 

@@ -39,7 +39,7 @@ def choose_level(estimator: Estimator, rounds: Rounds, rule: Rule) -> float:
         The level.
 
     Source: Su, Dimakopoulou, Krishnamurthy and Dudik (2020), "Doubly robust off-policy evaluation with shrinkage",
-        section 5, for "bound" and "mse"; Su, Srinath and Krishnamurthy (2020), "Adaptive Estimator Selection for
+        for "bound" and "mse"; Su, Srinath and Krishnamurthy (2020), "Adaptive Estimator Selection for
         Off-Policy Evaluation", for "slope", with standard errors in place of its high-probability widths.
     """
     if estimator.shrinkage is None:

@@ -91,7 +91,7 @@ def switch_off(weights: Values, level: float) -> Values:
     """Weights above `level` set to 0; infinity leaves them, 0 removes them. Shape (N,).
 
     Source: Wang, Agarwal and Dudik (2017), "Optimal and Adaptive Off-policy Evaluation in Contextual Bandits", with
-        the form that looks at the logged action only, as in Su et al. (2020), section 4.
+        the form that looks at the logged action only, as in Su et al. (2020).
     """
     return np.where(weights <= level, weights, 0.0)
 
