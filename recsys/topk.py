@@ -56,8 +56,8 @@ def mask_scores(scores: Tensor, seen: Histories | None, allowed: Bools | None) -
 def top_k(scores: Tensor, k: int) -> TopK:
     """The k highest scores of each row, equal ones by ascending item; -inf means "not to be offered".
 
-    Score and item are packed into one 64-bit key, so that ties need no second pass and the answer does not depend
-    on how the sort works.
+    One place more than asked for shows whether the cut falls between equal scores; only then, which is rare, is the
+    row sorted by score and item together.
 
     Args:
         scores: Without NaN. Shape (B, I), float32.
@@ -66,6 +66,23 @@ def top_k(scores: Tensor, k: int) -> TopK:
     Returns:
         Lists of shape (B, k).
     """
+    if k + 1 >= scores.shape[1]:
+        return _sort_with_ties(scores, k)
+    best, found = torch.topk(scores, k + 1, dim=1)
+    values, items = best.cpu().numpy(), found.cpu().numpy()
+    is_tied = (values[:, k - 1] == values[:, k]) & ~np.isneginf(values[:, k])
+    order = np.lexsort((items[:, :k], -values[:, :k]), axis=1)
+    items = np.take_along_axis(items, order, 1)
+    values = np.take_along_axis(values, order, 1)
+    if is_tied.any():
+        again = _sort_with_ties(scores[torch.from_numpy(np.flatnonzero(is_tied)).to(scores.device)], k)
+        items[is_tied], values[is_tied] = again.items, again.scores
+    items[np.isneginf(values)] = -1
+    return TopK(items, values)
+
+
+def _sort_with_ties(scores: Tensor, k: int) -> TopK:
+    """As `top_k`, by packing score and item into one 64-bit key."""
     rows, n_items = scores.shape
     width = min(k, n_items)
     bits = (scores + 0.0).view(torch.int32)  # adding zero turns -0.0 into 0.0, which must tie with it

@@ -65,7 +65,7 @@ class ExactIndex:
             rows = np.arange(start, min(start + step, len(queries)))
             scores = at_home[start : start + step] @ self.vectors.T
             scores = mask_scores(scores, take_seen(seen, rows), take_allowed(allowed, rows))
-            parts.append(_best(scores, k))
+            parts.append(top_k(scores, k))
         return _join(parts, k)
 
 
@@ -127,23 +127,6 @@ def _rank_pairs(pairs: _Pairs, rows: int, k: int) -> TopK:
     items[owner[kept], place[kept]] = pairs.item[order][kept]
     scores[owner[kept], place[kept]] = pairs.score[order][kept]
     return TopK(items, scores)
-
-
-def _best(scores: Tensor, k: int) -> TopK:
-    """`top_k`, faster: one place more shows whether the cut falls between equal scores, which is rare."""
-    if k + 1 >= scores.shape[1]:
-        return top_k(scores, k)
-    best, found = torch.topk(scores, k + 1, dim=1)
-    values, items = best.cpu().numpy(), found.cpu().numpy()
-    is_tied = values[:, k - 1] == values[:, k]
-    order = np.lexsort((items[:, :k], -values[:, :k]), axis=1)
-    items = np.take_along_axis(items, order, 1)
-    values = np.take_along_axis(values, order, 1)
-    if is_tied.any():
-        again = top_k(scores[torch.from_numpy(np.flatnonzero(is_tied)).to(scores.device)], k)
-        items[is_tied], values[is_tied] = again.items, again.scores
-    items[np.isneginf(values)] = -1
-    return TopK(items, values)
 
 
 def _rows_at_once(n_items: int) -> int:
