@@ -49,7 +49,7 @@ class AuthorsGnolr:
     def foretell(self, name: str, rate: float, gamma: float, seed: int) -> Run:
         """Train until the product of validation AUCs has not risen for three epochs."""
         torch.manual_seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - their code draws from the global generator
+        np.random.seed(seed)
         model = self._model(name)
         optimizer = torch.optim.Adam(model.parameters(), rate)
         best, found, bad = -1.0, np.empty(0), 0

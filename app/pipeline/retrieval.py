@@ -7,6 +7,7 @@ import numpy as np
 from app.files import write_json
 from app.pipeline.context import RunContext
 from recsys.columns import USER
+from recsys.features import FeatureTable
 from recsys.models.popularity import Popularity
 from recsys.recipes.ease import train as train_ease
 from recsys.recipes.evaluate import evaluate_retrievers
@@ -26,7 +27,7 @@ def train_retrieval(run: RunContext, out: Path) -> None:
         log,
         n_items=size,
         seed=run.seed("gnolr"),
-        features=world.catalogue.features,
+        item_features=FeatureTable.of_dense(world.catalogue.features),
         report=lambda row: run.tell(int(row["epoch"]) + 1, GnolrConfig().epochs),
         device=run.device,
     )

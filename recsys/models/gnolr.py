@@ -1,33 +1,63 @@
 """GNOLR (KDD 2025, arXiv 2505.20900): ordinal feedback in one embedding space, served by one inner-product index.
 
-Departures from the paper:
-1. Steps are capped below the gaps of the thresholds, so P(level >= k) decreases in k for every pair; gammas are
-   learned under that cap. The published choice of gamma can break the order.
-2. Item and user biases sit inside the same inner product.
-3. The user is the bag of the history by level, without a user id, so a user unknown in training is served.
-4. Sampled negatives join the impressions in training, with the thresholds of that mix; `probabilities` are those
-   of impressions, by a scale and thresholds fitted afterwards to users kept from training, order kept.
+Departures from the paper, each of which a setting of `recsys.recipes.gnolr` takes back:
+1. A step stays below the gap of its thresholds, so P(level k) falls along the levels for every pair; gammas are
+   learned under that bound. The published choice of gamma can break the order.
+2. Item and user biases sit inside the same inner product. They start from statistics (smoothed rates of the item
+   and of the user), which are inputs: `refreshed` brings them up to date without training.
+3. The user is the bag of the history by level, and user features; an id only if it is made a feature. So a user
+   unknown in training is served at once, from a few rows or none.
+4. Sampled negatives may join the impressions, with the thresholds of that mix; `probabilities` are those of
+   impressions, by three scales and thresholds fitted afterwards to rows kept from training, order kept.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from recsys.artefacts import read_artefact, write_artefact
 from recsys.errors import OrdinalError, ShapeError
-from recsys.index import FaissIndex, ItemIndex
-from recsys.models.ordinal import Calibration
-from recsys.models.towers import Bags, Towers, TowerSizes, leave_out
+from recsys.features import FeatureTable
+from recsys.index import (
+    FaissIndex,
+    IndexPlan,
+    ItemIndex,
+    MeasuredRecall,
+    choose_index,
+    load_index,
+    save_index,
+)
+from recsys.models.calibration import Calibration, calibrated_logits
+from recsys.models.pairs import Targets, UserSide, encode_users, pair_parts, rows_of, user_blocks
+from recsys.models.towers import Towers, TowerSizes
 from recsys.topk import check_search
 from recsys.types import Bools, Floats, Histories, Ints, TopK, levels_in
 
 KIND = "gnolr"
+INDEX_FOLDER = "index"
 PAIRS_AT_ONCE = 65_536
+_TABLES = ("item", "user")
+
+
+class Known(NamedTuple):
+    """What a model knows by heart beside its weights.
+
+    item_features: One row an item.
+    user_features: One row an id of the table of users; no rows where users have no features.
+    item_counts: Rows of each item and level. Shape (I, C + 1), float32.
+    extra_ignored: Sampled level-0 rows for each row of the log in training.
+    """
+
+    item_features: FeatureTable
+    user_features: FeatureTable
+    item_counts: Tensor
+    extra_ignored: float
 
 
 class Gnolr:
@@ -35,21 +65,39 @@ class Gnolr:
 
     Args:
         towers: Trained towers.
-        calibration: From sums of steps to logits of impressions.
+        calibration: From parts of steps to logits of impressions.
+        known: Features and statistics.
         retrieve_level: Level that `search` aims at when none is given, 1..C.
-        index: Searches the flattened item blocks; None builds a FAISS one.
+        index: Searches the flattened item blocks; None builds an exact FAISS one. `indexed` chooses by size.
+        recall: Of the index against the exact answer, where it was measured.
     """
 
     def __init__(
-        self, towers: Towers, calibration: Calibration, *, retrieve_level: int, index: ItemIndex | None = None
+        self,
+        towers: Towers,
+        calibration: Calibration,
+        known: Known,
+        *,
+        retrieve_level: int,
+        index: ItemIndex | None = None,
+        recall: MeasuredRecall | None = None,
     ) -> None:
         """Freeze the towers and index the items."""
         self.towers = towers.eval().requires_grad_(False)
-        self.calibration = Calibration(*(part.to(towers.item_id.device) for part in calibration))
+        self.device = towers.item_id.device
+        self.calibration = Calibration(*(part.to(self.device) for part in calibration))
+        self.known = known._replace(item_counts=known.item_counts.to(self.device))
         self.retrieve_level = self._check_level(retrieve_level)
-        self.item_blocks = towers.item_blocks()
-        self._embedded = towers.item_embeddings()
+        rows = rows_of(known.item_features, self.device)
+        self._items = towers.items(None, rows)
+        every = torch.arange(self.n_items, device=self.device)
+        self._item_biases = towers.item_biases(every, mixed_item_counts(self.known), rows)
+        ones = torch.ones_like(self._item_biases)
+        self.item_blocks = torch.cat(
+            [self._items.unit, self._item_biases[:, :, None], ones[:, :, None]], dim=2
+        )
         self.index: ItemIndex = FaissIndex(self.item_blocks.flatten(1)) if index is None else index
+        self.recall = recall
 
     @property
     def n_items(self) -> int:
@@ -58,25 +106,34 @@ class Gnolr:
 
     @property
     def levels(self) -> int:
-        """The deepest level C."""
+        """The number C of levels above 0."""
         return self.towers.sizes.levels
 
-    def queries(self, histories: Histories, level: int, *, user_features: Floats | None = None) -> Tensor:
-        """Query vectors: the inner product with any item's flattened blocks is step_1 + .. + step_level.
+    def queries(
+        self,
+        histories: Histories,
+        level: int,
+        *,
+        users: Ints | None = None,
+        user_features: FeatureTable | None = None,
+    ) -> Tensor:
+        """Query vectors: the inner product with any item's flattened blocks is the item's score for that level.
 
         Args:
             histories: Shape (B, I).
-            level: Level to rank by, 1..C; the blocks of deeper ones are zero.
-            user_features: Shape (B, G).
+            level: Level to rank by, 1..C; blocks that do not lie on the way to it are zero.
+            users: Ids in the table of users, -1 for someone else. Shape (B,).
+            user_features: Features of the B users, in place of looking them up by `users`.
 
         Returns:
-            Shape (B, C * (D + 2)).
+            Shape (B, K * (D + 2)).
         """
         self._check_level(level)
-        bags = self.towers.bags(histories, self._embedded)
-        blocks = self.towers.user_blocks(bags, self._dense(user_features, histories.shape[0]))
-        blocks[:, level:] = 0.0
-        return blocks.flatten(1)
+        side = self._user_side(histories, users, user_features)
+        blocks = user_blocks(
+            self.towers, side, extra_ignored=self.known.extra_ignored, scales=self.calibration.scales
+        )
+        return (blocks * self.towers.mixing[level - 1][:, None]).flatten(1)
 
     def search(
         self,
@@ -88,70 +145,188 @@ class Gnolr:
         exclude_seen: bool = True,
         users: Ints | None = None,
         times: Histories | None = None,
-        user_features: Floats | None = None,
+        user_features: FeatureTable | None = None,
     ) -> TopK:
         """The k items most likely to reach `level`, exactly; see `Retriever.search`.
 
-        `user_features` (B, G) belongs to models trained with them. Scores are logits of P(level >= k), were
-        the item shown.
+        `user_features` are those of the B users, for strangers whom the table of users does not hold. Scores are
+        logits of P(level is reached), were the item shown.
 
         Raises:
             ShapeError: An argument does not fit the catalogue, or `k` is below 1.
             OrdinalError: `level` is outside 1..C.
         """
-        del users, times
+        del times
         check_search(histories, self.n_items, k, allowed)
         depth = self.retrieve_level if level is None else level
-        queries = self.queries(histories, depth, user_features=user_features)
+        queries = self.queries(histories, depth, users=users, user_features=user_features)
         found = self.index.search(queries, k, seen=histories if exclude_seen else None, allowed=allowed)
-        scale, threshold = float(self.calibration.scale), float(self.calibration.thresholds[depth - 1])
-        return TopK(found.items, (found.scores * scale - threshold).astype(np.float32))
+        threshold = float(self.calibration.thresholds[depth - 1])
+        return TopK(found.items, (found.scores - threshold).astype(np.float32))
 
-    def logits(self, histories: Histories, items: Ints, *, user_features: Floats | None = None) -> Tensor:
+    def logits(
+        self,
+        histories: Histories,
+        items: Ints,
+        *,
+        users: Ints | None = None,
+        user_features: FeatureTable | None = None,
+    ) -> Tensor:
         """z_1..z_C of given pairs; an item inside its row's own history is left out of it first.
 
         Args:
             histories: Shape (B, I).
             items: Items asked for, one or more a user. Shape (B,) or (B, N).
-            user_features: Shape (B, G).
+            users: Ids in the table of users, -1 for someone else. Shape (B,).
+            user_features: Features of the B users, in place of looking them up.
 
         Returns:
-            Strictly decreasing along the last axis. Shape (B, C) or (B, N, C).
+            Each below its parent's, so strictly decreasing along a chain. Shape (B, C) or (B, N, C).
 
         Raises:
             ShapeError: `items` does not have one row a history, or an item lies outside the catalogue.
         """
         self._check_items(histories, items)
-        rows = np.broadcast_to(
-            np.arange(len(items))[(...,) + (None,) * (items.ndim - 1)], items.shape
-        ).ravel()
-        dense = self._dense(user_features, histories.shape[0])
-        bags = self.towers.bags(histories, self._embedded)
-        pairs = np.stack([rows, items.ravel(), levels_in(histories, rows, items.ravel())])
-        parts = [
-            self._pair_logits(bags, dense, pairs[:, start : start + PAIRS_AT_ONCE])
-            for start in range(0, pairs.shape[1], PAIRS_AT_ONCE)
+        shape = items.shape
+        rows = np.broadcast_to(np.arange(len(items))[(...,) + (None,) * (items.ndim - 1)], shape).ravel()
+        return self.pair_logits(
+            histories, rows, items.ravel(), users=users, user_features=user_features
+        ).view(*shape, self.levels)
+
+    def pair_logits(
+        self,
+        histories: Histories,
+        rows: Ints,
+        items: Ints,
+        *,
+        users: Ints | None = None,
+        user_features: FeatureTable | None = None,
+    ) -> Tensor:
+        """As `logits`, for pairs given as row of `histories` and item. Shape (N,) each to (N, C)."""
+        parts = self.pair_parts(histories, rows, items, users=users, user_features=user_features)
+        return calibrated_logits(parts, self.calibration, self.towers.mixing)
+
+    def pair_parts(
+        self,
+        histories: Histories,
+        rows: Ints,
+        items: Ints,
+        *,
+        users: Ints | None = None,
+        user_features: FeatureTable | None = None,
+    ) -> Tensor:
+        """Uncalibrated cosine, item and user part of each pair's steps. Shape (N, 3, K)."""
+        side = self._user_side(histories, users, user_features)
+        pairs = np.stack([rows, items, levels_in(histories, rows, items)])
+        found = [
+            self._parts(
+                side, Targets(*torch.from_numpy(pairs[:, start : start + PAIRS_AT_ONCE]).to(self.device))
+            )
+            for start in range(0, len(items), PAIRS_AT_ONCE)
         ]
-        joined = torch.cat(parts) if parts else self.item_blocks.new_empty(0, self.levels)
-        return joined.view(*items.shape, self.levels)
+        return torch.cat(found) if found else self.item_blocks.new_empty(0, 3, self.towers.sizes.blocks)
 
     def probabilities(
-        self, histories: Histories, items: Ints, *, user_features: Floats | None = None
+        self,
+        histories: Histories,
+        items: Ints,
+        *,
+        users: Ints | None = None,
+        user_features: FeatureTable | None = None,
     ) -> Floats:
-        """P(level >= k), k = 1..C, were the item shown to the user.
+        """P(level k is reached), k = 1..C, were the item shown to the user.
 
         Takes the arguments of `logits` and raises as it does.
 
         Returns:
-            Decreasing along the last axis. Shape (B, C) or (B, N, C), float32.
+            Decreasing along the last axis of a chain. Shape (B, C) or (B, N, C), float32.
         """
-        found: Floats = self.logits(histories, items, user_features=user_features).sigmoid().cpu().numpy()
+        logits = self.logits(histories, items, users=users, user_features=user_features)
+        found: Floats = logits.sigmoid().cpu().numpy()
         return found
 
+    def indexed(
+        self, histories: Histories, *, users: Ints | None = None, target_recall: float = 0.98, seed: int = 0
+    ) -> tuple["Gnolr", IndexPlan]:
+        """The same model behind the kind of index that suits its catalogue; exact up to 200,000 items.
+
+        Args:
+            histories: Some hundreds of users like those to come. Shape (B, I).
+            users: Ids in the table of users, -1 for someone else. Shape (B,).
+            target_recall: Least share of the 100 best items that a search must find.
+            seed: Halves the users into those that tune the index and those that measure it.
+
+        Returns:
+            The model, and how the choice went.
+        """
+        queries = self.queries(histories, self.retrieve_level, users=users)
+        vectors = self.item_blocks.flatten(1)
+        plan = choose_index(vectors, target_recall=target_recall, sample_queries=queries, seed=seed)
+        level = self.retrieve_level
+        model = Gnolr(
+            self.towers,
+            self.calibration,
+            self.known,
+            retrieve_level=level,
+            index=plan.index,
+            recall=plan.recall,
+        )
+        return model, plan
+
+    def refreshed(self, histories: Histories) -> "Gnolr":
+        """The same weights with items' statistics counted anew: what has happened since training, without training.
+
+        Args:
+            histories: Every row that may be known by now, by user. Shape (U, I).
+        """
+        counts = count_levels(histories, self.levels)
+        known = self.known._replace(item_counts=counts)
+        return Gnolr(self.towers, self.calibration, known, retrieve_level=self.retrieve_level)
+
+    def with_items(self, features: FeatureTable) -> "Gnolr":
+        """The same model over a catalogue that has grown: new items are known by their features alone.
+
+        Args:
+            features: Of the new items, encoded as those of training were. They get the ids I, I + 1, ...
+
+        Raises:
+            ShapeError: The features have other columns than those of training.
+        """
+        table = self.known.item_features.append(features)
+        sizes = replace(self.towers.sizes, items=len(table))
+        state = dict(self.towers.state_dict())
+        for name in ("item_id", "item_bias"):
+            state[name] = torch.cat([state[name], state[name].new_zeros(len(features), state[name].shape[1])])
+        counts = self.known.item_counts
+        known = self.known._replace(
+            item_features=table,
+            item_counts=torch.cat([counts, counts.new_zeros(len(features), counts.shape[1])]),
+        )
+        towers = towers_like(asdict(sizes), state).to(self.device)
+        return Gnolr(towers, self.calibration, known, retrieve_level=self.retrieve_level)
+
     def save(self, folder: Path) -> None:
-        """Write the model to `folder`, without the index, which is rebuilt on loading."""
-        tensors = {**self.towers.state_dict(), **self.calibration._asdict()}
-        settings = {"sizes": asdict(self.towers.sizes), "retrieve_level": self.retrieve_level}
+        """Write the model to `folder`, with its index unless that is the exact one, which is rebuilt on loading."""
+        tensors = {f"towers.{name}": value for name, value in self.towers.state_dict().items()}
+        tensors |= self.calibration._asdict() | {"item_counts": self.known.item_counts}
+        widths = {}
+        for name, table in zip(_TABLES, (self.known.item_features, self.known.user_features), strict=True):
+            widths[name] = table.widths[0]
+            tensors |= {
+                f"{name}_features.indptr": torch.from_numpy(table.sparse.indptr.astype(np.int64)),
+                f"{name}_features.indices": torch.from_numpy(table.sparse.indices.astype(np.int64)),
+                f"{name}_features.data": torch.from_numpy(table.sparse.data.astype(np.float32)),
+                f"{name}_features.dense": torch.from_numpy(table.dense),
+            }
+        settings = {
+            "sizes": asdict(self.towers.sizes),
+            "retrieve_level": self.retrieve_level,
+            "extra_ignored": self.known.extra_ignored,
+            "sparse_features": widths,
+            "indexed": self.recall is not None and isinstance(self.index, FaissIndex),
+        }
+        if self.recall is not None and isinstance(self.index, FaissIndex):
+            save_index(folder / INDEX_FOLDER, self.index, recall=self.recall)
         write_artefact(folder, KIND, tensors, settings)
 
     @classmethod
@@ -162,27 +337,54 @@ class Gnolr:
             ArtefactError: The folder holds no such model, or a damaged one.
         """
         tensors, settings = read_artefact(folder, KIND)
-        calibration = Calibration(tensors.pop("scale"), tensors.pop("thresholds"))
-        towers = towers_like(settings["sizes"], tensors)
-        return cls(towers.to(device), calibration, retrieve_level=int(settings["retrieve_level"]))
+        items, users = (
+            _read_table(tensors, name, int(settings["sparse_features"][name])) for name in _TABLES
+        )
+        known = Known(items, users, tensors["item_counts"], float(settings["extra_ignored"]))
+        state = {
+            name.removeprefix("towers."): value
+            for name, value in tensors.items()
+            if name.startswith("towers.")
+        }
+        towers = towers_like(settings["sizes"], state).to(device)
+        calibration = Calibration(tensors["scales"], tensors["thresholds"])
+        level = int(settings["retrieve_level"])
+        if not settings["indexed"]:
+            return cls(towers, calibration, known, retrieve_level=level)
+        held = load_index(folder / INDEX_FOLDER, device=device)
+        return cls(towers, calibration, known, retrieve_level=level, index=held.index, recall=held.recall)
 
-    def _pair_logits(self, bags: Bags, dense: Tensor, pairs: Ints) -> Tensor:
-        """Logits of pairs given as user row, item, and level of the item in the row's own history. Shape (3, N)."""
-        row, item, inside = torch.from_numpy(pairs).to(self.item_blocks.device)
-        held = leave_out(bags, row, inside, self._embedded[item])
-        sums = sum_steps(self.towers.user_blocks(held, dense[row]), self.item_blocks[item])
-        return self.calibration.scale * sums - self.calibration.thresholds
-
-    def _dense(self, user_features: Floats | None, rows: int) -> Tensor:
-        wanted = (rows, self.towers.sizes.user_features)
-        if user_features is None and wanted[1] == 0:
-            return self.item_blocks.new_zeros(wanted)
-        got = None if user_features is None else user_features.shape
-        if user_features is None or got != wanted:
+    def _user_side(
+        self, histories: Histories, users: Ints | None, user_features: FeatureTable | None
+    ) -> UserSide:
+        rows = histories.shape[0]
+        table = user_features
+        if table is None:
+            ids = np.full(rows, -1, dtype=np.int64) if users is None else users
+            self._check_users(ids, rows)
+            table = self.known.user_features.take(ids)
+        if table.widths != self.known.user_features.widths or len(table) != rows:
             raise ShapeError(
-                f"`user_features` must have shape {wanted}; got {got}. Give the columns that the model was trained on."
+                f"`user_features` must hold {rows} rows of {self.known.user_features.widths} sparse and dense columns; "
+                f"got {len(table)} rows of {table.widths}. Encode them as those of training were."
             )
-        return torch.from_numpy(user_features.astype(np.float32)).to(self.item_blocks.device)
+        columns = histories.indices.astype(np.int64)
+        return encode_users(self.towers, histories, columns, self._items, rows_of(table, self.device))
+
+    def _parts(self, side: UserSide, targets: Targets) -> Tensor:
+        biases = self._item_biases[targets.item]
+        return pair_parts(
+            self.towers, side, self._items, biases, targets, extra_ignored=self.known.extra_ignored
+        )
+
+    def _check_users(self, users: Ints, rows: int) -> None:
+        most = len(self.known.user_features)
+        if users.shape != (rows,) or (most and rows and int(users.max()) >= most):
+            raise ShapeError(
+                f"`users` must have shape ({rows},) with ids below {most}, or -1 for a stranger; got shape "
+                f"{users.shape} with ids up to {int(users.max()) if users.size else -1}. Give strangers' "
+                "`user_features` instead."
+            )
 
     def _check_level(self, level: int) -> int:
         if not 1 <= level <= self.levels:
@@ -204,23 +406,34 @@ class Gnolr:
             )
 
 
-def sum_steps(user_blocks: Tensor, item_blocks: Tensor) -> Tensor:
-    """step_1 + .. + step_k for k = 1..C of aligned rows, a step being the inner product of two blocks.
+def count_levels(histories: Histories, levels: int) -> Tensor:
+    """Rows of each item and level. Shape (I, C + 1), float32."""
+    slot = histories.indices.astype(np.int64) * (levels + 1) + histories.data.astype(np.int64) - 1
+    counts = np.bincount(slot, minlength=histories.shape[1] * (levels + 1))
+    return torch.from_numpy(counts.astype(np.float32)).view(-1, levels + 1)
 
-    Args:
-        user_blocks: Shape (N, C, D + 2).
-        item_blocks: Shape (N, C, D + 2).
 
-    Returns:
-        Shape (N, C).
-    """
-    return (user_blocks * item_blocks).sum(2).cumsum(1)
+def mixed_item_counts(known: Known) -> Tensor:
+    """Counts of items with the sampled level-0 rows, which fall on all alike. Shape (I, C + 1)."""
+    counts = known.item_counts.clone()
+    counts[:, 0] += known.extra_ignored * counts.sum() / max(1, len(counts))
+    return counts
 
 
 def towers_like(sizes: Mapping[str, Any], state: Mapping[str, Tensor]) -> Towers:
-    """Towers of the given sizes that hold the given weights, in memory of their own."""
-    shapes = TowerSizes(**sizes)
-    # The weights drawn here are overwritten at once.
-    towers = Towers(shapes, torch.zeros(shapes.items, shapes.item_features), torch.Generator().manual_seed(0))
-    towers.load_state_dict({name: tensor.detach().cpu() for name, tensor in state.items()})
+    """New towers of the given sizes with a copy of the given weights."""
+    known = TowerSizes(**{**sizes, "parents": tuple(sizes["parents"])})
+    places = torch.arange(1, known.levels + 1, dtype=torch.float32)
+    towers = Towers(known, places, torch.sigmoid(-places), torch.Generator())
+    towers.load_state_dict(dict(state))
     return towers
+
+
+def _read_table(tensors: Mapping[str, Tensor], name: str, width: int) -> FeatureTable:
+    parts = {
+        slot: tensors[f"{name}_features.{slot}"].numpy() for slot in ("data", "indices", "indptr", "dense")
+    }
+    shape = (len(parts["indptr"]) - 1, width)
+    return FeatureTable(
+        csr_array((parts["data"], parts["indices"], parts["indptr"]), shape=shape), parts["dense"]
+    )

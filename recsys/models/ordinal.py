@@ -1,15 +1,16 @@
 """The arithmetic of nested ordinal regression, with no probability ever subtracted from another.
 
-Levels run 0..C. A model gives C logits, z_k being that of P(level >= k); they must strictly decrease in k.
+Levels run 0..C, 0 being shown and ignored; `LevelTree` says which level each one deepens. A model gives C logits,
+z_k being that of reaching level k; each must lie below that of its parent.
 Source: GNOLR (KDD 2025, arXiv 2505.20900), its cumulative logits, data-derived thresholds and nested loss.
 """
 
 import math
-from typing import NamedTuple
+from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from recsys.errors import OrdinalError, ShapeError
 
@@ -17,16 +18,110 @@ from recsys.errors import OrdinalError, ShapeError
 LEAST_GAP = 0.02
 
 
-def nested_ordinal_loss(logits: Tensor, levels: Tensor) -> Tensor:
+class LevelTree:
+    """Which level each level deepens: usually a chain, or branches that deepen one level in parallel.
+
+    A viewer may, having clicked, go on to like or to hate: levels 1 click, 2 like, 3 hate have parents (0, 1, 1).
+
+    Args:
+        parents: Parent of level 1..C, each smaller than the level itself; 0 is the root, being shown.
+
+    Raises:
+        OrdinalError: There is no level, or a parent does not come before its child.
+    """
+
+    def __init__(self, parents: tuple[int, ...]) -> None:
+        """Check the parents."""
+        if not parents or any(not 0 <= parent <= place for place, parent in enumerate(parents)):
+            raise OrdinalError(
+                f"`parents` must name an earlier level for each level 1..C; got {list(parents)}. "
+                "A chain of three is (0, 1, 2)."
+            )
+        self.parents = tuple(parents)
+
+    @classmethod
+    def chain(cls, levels: int) -> "LevelTree":
+        """Levels 1..`levels`, each deepening the one before."""
+        return cls(tuple(range(levels)))
+
+    @property
+    def levels(self) -> int:
+        """Number C of levels above 0."""
+        return len(self.parents)
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether every level deepens the one before it."""
+        return self.parents == tuple(range(len(self.parents)))
+
+    @cached_property
+    def paths(self) -> Tensor:
+        """1 where level j + 1 lies on the way from the root to level k + 1, itself included. Shape (C, C), float32."""
+        found = torch.eye(self.levels)
+        for place, parent in enumerate(self.parents):
+            if parent > 0:
+                found[place] += found[parent - 1]
+        return found
+
+    @cached_property
+    def reached(self) -> Tensor:
+        """1 where a row of level l has reached level k + 1. Shape (C + 1, C), float32."""
+        return torch.cat([torch.zeros(1, self.levels), self.paths])
+
+    @cached_property
+    def edges(self) -> Tensor:
+        """Takes values of levels to their differences from the parents' (root: 0). Shape (C, C), float32."""
+        found = torch.eye(self.levels)
+        for place, parent in enumerate(self.parents):
+            if parent > 0:
+                found[place, parent - 1] = -1.0
+        return found
+
+    @cached_property
+    def roots(self) -> Tensor:
+        """Whether level k + 1 deepens level 0 itself. Shape (C,), bool."""
+        return torch.tensor([parent == 0 for parent in self.parents])
+
+    @cached_property
+    def leaves(self) -> Tensor:
+        """Whether nothing deepens level k + 1. Shape (C,), bool."""
+        return torch.tensor([level not in self.parents for level in range(1, self.levels + 1)])
+
+    def ignored_readings(self, *, nested: bool) -> Tensor:
+        """How many readings of the loss let a row of level 0 stop short of level k + 1. Shape (C,), float32."""
+        counted = self.paths if nested else self.paths[self.leaves]
+        return counted.sum(0) * self.roots
+
+    @cached_property
+    def terms(self) -> Tensor:
+        """Which log-probability reading c gives a row of level l.
+
+        k - 1 stands for reaching level k, C + k - 1 for reaching its parent but not it. Shape (C, C + 1), int64.
+        """
+        found = torch.empty(self.levels, self.levels + 1, dtype=torch.int64)
+        for aim in range(self.levels):
+            path = self.paths[aim].nonzero()[:, 0].tolist()
+            for level in range(self.levels + 1):
+                short = [step for step in path if self.reached[level, step] == 0]
+                found[aim, level] = self.levels + short[0] if short else aim
+        return found
+
+
+def nested_ordinal_loss(
+    logits: Tensor, levels: Tensor, tree: LevelTree | None = None, *, nested: bool = True
+) -> Tensor:
     """Negative log-likelihood of the levels, summed over C ever finer readings of them.
 
     Reading c keeps the classes {0}, .., {c-1} and merges everything from c up; with P_k = sigmoid(logits[:, k-1]),
     a row of level l costs -log P_c in it if l >= c, else -log(P_l - P_{l+1}), where P_0 = 1. So shallow logits
-    learn from every reading and deep ones only from those that see them. C = 1 is binary cross-entropy.
+    learn from every reading and deep ones only from those that see them. C = 1 is binary cross-entropy. In a tree,
+    reading c follows the way to level c and merges what branches off into the level where it does.
 
     Args:
-        logits: z_1..z_C of each row, strictly decreasing along the row. Shape (B, C), float.
+        logits: z_1..z_C of each row, each below its parent's. Shape (B, C), float.
         levels: Deepest level reached, 0..C. Shape (B,), int64.
+        tree: None is a chain.
+        nested: False keeps the finest readings only, those of the leaves: the likelihood of ordinal regression.
 
     Returns:
         Loss of each row in nats, unreduced. Shape (B,), dtype of `logits`.
@@ -40,16 +135,22 @@ def nested_ordinal_loss(logits: Tensor, levels: Tensor) -> Tensor:
         >>> round(loss.item(), 4)  # log 2 - log(1/2 - 1/(1 + e))
         2.1582
     """
-    _check_rows(logits, levels)
-    depth = logits.shape[1]
-    rest = (depth - levels).to(logits.dtype)
-    # Readings 1..l each add -log P_c; the C - l finer ones each add the same log-probability of class l itself.
-    reached = torch.cat([logits.new_zeros(len(logits), 1), logsigmoid(logits).cumsum(1)], dim=1)
-    inner = logsigmoid(-logits[:, :1])
-    if depth > 1:
-        inner = torch.cat([inner, log_sigmoid_difference(logits[:, :-1], logits[:, 1:])], dim=1)
-    at_level = inner.gather(1, levels.clamp(max=depth - 1)[:, None])[:, 0]
-    return -(reached.gather(1, levels[:, None])[:, 0] + rest * at_level)
+    known = LevelTree.chain(logits.shape[-1]) if tree is None else tree
+    _check_rows(logits, levels, known)
+    terms = torch.cat([logsigmoid(logits), _stop_log_probabilities(logits, known)], dim=1)
+    table = known.terms if nested else known.terms[known.leaves]
+    return -terms.gather(1, table.to(levels.device).T[levels]).sum(1)
+
+
+def _stop_log_probabilities(logits: Tensor, tree: LevelTree) -> Tensor:
+    """log(P of the parent - P of the level) for each level. Shape (B, C)."""
+    columns = []
+    for place, parent in enumerate(tree.parents):
+        own = logits[:, place]
+        columns.append(
+            logsigmoid(-own) if parent == 0 else log_sigmoid_difference(logits[:, parent - 1], own)
+        )
+    return torch.stack(columns, dim=1)
 
 
 def log_sigmoid_difference(upper: Tensor, lower: Tensor) -> Tensor:
@@ -72,14 +173,17 @@ def log_sigmoid_difference(upper: Tensor, lower: Tensor) -> Tensor:
     return logsigmoid(upper) + logsigmoid(-lower) + torch.where(is_small, near, far)
 
 
-def thresholds_from_counts(counts: Tensor, *, extra_ignored: float = 0.0) -> Tensor:
-    """Thresholds a_k = -logit P(level >= k) of a log, strictly increasing whatever the counts.
+def thresholds_from_counts(
+    counts: Tensor, tree: LevelTree | None = None, *, extra_ignored: float = 0.0
+) -> Tensor:
+    """Thresholds a_k = -logit P(level k is reached) of a log, each above its parent's whatever the counts.
 
     Half a row is added to each level, so that one never seen still has a finite threshold, and neighbours are kept
     at least `LEAST_GAP` apart.
 
     Args:
         counts: Rows of each level 0..C. Shape (C + 1,).
+        tree: None is a chain.
         extra_ignored: Level-0 rows mixed in by sampling negatives, for each row of the log. Zero gives the
             thresholds of the log itself; the difference of the two is the correction for sampling.
 
@@ -98,92 +202,38 @@ def thresholds_from_counts(counts: Tensor, *, extra_ignored: float = 0.0) -> Ten
             f"`counts` must hold the rows of two levels or more, none negative; got {counts.tolist()}. "
             "Count the log's levels with `minlength=C + 1`."
         )
+    known = LevelTree.chain(len(counts) - 1) if tree is None else tree
     rows = counts.to(torch.float64) + 0.5
     rows[0] += extra_ignored * float(counts.sum())
-    shallower = rows.cumsum(0)[:-1]
-    raw = torch.log(shallower) - torch.log(rows.sum() - shallower)
-    spaced = raw - LEAST_GAP * torch.arange(len(raw), dtype=torch.float64)
-    return (spaced.cummax(0).values + LEAST_GAP * torch.arange(len(raw), dtype=torch.float64)).float()
+    reached = rows @ known.reached.double()
+    raw = (torch.log(rows.sum() - reached) - torch.log(reached)).tolist()
+    found: list[float] = []
+    for value, parent in zip(raw, known.parents, strict=True):
+        found.append(value if parent == 0 else max(value, found[parent - 1] + LEAST_GAP))
+    return torch.tensor(found, dtype=torch.float64).float()
 
 
-def item_base_logits(counts: Tensor, *, extra_ignored: float = 0.0, prior_rows: float = 20.0) -> Tensor:
-    """Each item's own logit P(level >= k), drawn towards that of the whole log by `prior_rows` rows of it.
-
-    Args:
-        counts: Rows of each item and level. Shape (I, C + 1).
-        extra_ignored: Level-0 rows mixed in by sampling negatives evenly over items, for each row of the log.
-        prior_rows: Strength of the prior, in rows of an item, above 0.
-
-    Returns:
-        Shape (I, C), float32; finite.
-    """
-    rows = counts.to(torch.float64)
-    rows[:, 0] += extra_ignored * rows.sum() / max(1, len(rows))
-    deeper = rows.flip(1).cumsum(1).flip(1)
-    # As in `thresholds_from_counts`, half a row a level keeps a level never seen finite.
-    whole = deeper.sum(0) + 0.5 * torch.arange(rows.shape[1], 0, -1, dtype=torch.float64)
-    reached = deeper[:, 1:] + prior_rows * whole[1:] / whole[0]
-    return torch.log(reached / (deeper[:, :1] + prior_rows - reached)).float()
-
-
-class Calibration(NamedTuple):
-    """Logits of shown items from sums of steps: z_k = scale * (step_1 + .. + step_k) - thresholds_k.
-
-    scale: In 0..1, so that rankings keep their order. Shape (), float32.
-    thresholds: Increasing. Shape (C,), float32.
-    """
-
-    scale: Tensor
-    thresholds: Tensor
-
-
-def fit_calibration(sums: Tensor, levels: Tensor, thresholds: Tensor) -> Calibration:
-    """Scale and thresholds with the least nested loss on impressions that training did not see.
-
-    Training mixes sampled rows in, which lowers base rates and stretches logits by how often an item is shown;
-    both are undone here. Each new gap is scale * (old gap) plus something positive, so order still holds for any
-    pair whose steps stay below the old gaps.
+def smoothed_logits(counts: Tensor, rates: Tensor, prior_rows: float, tree: LevelTree) -> Tensor:
+    """Each row's own logit P(level k is reached), drawn towards `rates` by `prior_rows` rows of them.
 
     Args:
-        sums: step_1 + .. + step_k of each impression. Shape (N, C).
-        levels: Level of each impression. Shape (N,), int64.
-        thresholds: Those of training. Shape (C,).
+        counts: Rows of each level. Shape (..., C + 1).
+        rates: P(level k is reached) of the whole log, inside 0..1. Shape (C,).
+        prior_rows: Strength of the prior, above 0.
+        tree: Says what a row of each level has reached.
 
     Returns:
-        The fit; a local optimum found by L-BFGS in C + 1 numbers.
+        Shape (..., C); finite.
     """
-    depth = sums.shape[1]
-    counts = torch.bincount(levels, minlength=depth + 1).cpu()
-    target = thresholds_from_counts(counts).to(sums.device)
-    gaps = thresholds.diff()
-    shrink = torch.full((), 2.0, device=sums.device, requires_grad=True)
-    first = target[0].clone().requires_grad_(True)
-    # Inverse of softplus, so that the fit starts at the impressions' own thresholds where they are far enough apart.
-    extra = torch.log(torch.expm1((target.diff() - gaps).clamp(min=LEAST_GAP))).requires_grad_(True)
-
-    def build() -> Calibration:
-        scale = torch.sigmoid(shrink)
-        return Calibration(
-            scale, first + torch.cat([first.new_zeros(1), (scale * gaps + softplus(extra)).cumsum(0)])
-        )
-
-    optimizer = torch.optim.LBFGS([shrink, first, extra], max_iter=50, line_search_fn="strong_wolfe")
-
-    def closure() -> float:
-        optimizer.zero_grad()
-        fitted = build()
-        loss = nested_ordinal_loss(fitted.scale * sums - fitted.thresholds, levels).mean()
-        loss.backward()
-        return float(loss.detach())
-
-    optimizer.step(closure)
-    return Calibration(*(part.detach() for part in build()))
+    reached = counts @ tree.reached.to(counts) + prior_rows * rates
+    missed = counts.sum(-1, keepdim=True) + prior_rows - reached
+    return torch.log(reached / missed)
 
 
-def _check_rows(logits: Tensor, levels: Tensor) -> None:
-    if logits.ndim != 2 or logits.shape[1] == 0 or levels.shape != logits.shape[:1]:
+def _check_rows(logits: Tensor, levels: Tensor, tree: LevelTree) -> None:
+    if logits.ndim != 2 or logits.shape[1] != tree.levels or levels.shape != logits.shape[:1]:
         raise ShapeError(
-            f"`logits` and `levels` must have shapes (B, C) and (B,); got {tuple(logits.shape)} and "
+            f"`logits` and `levels` must have shapes (B, {tree.levels}) and (B,); got {tuple(logits.shape)} and "
             f"{tuple(levels.shape)}. Give one logit for each level above 0."
         )
     bad = (levels < 0) | (levels > logits.shape[1])
@@ -192,9 +242,12 @@ def _check_rows(logits: Tensor, levels: Tensor) -> None:
             f"`levels` must lie in 0..{logits.shape[1]}; got {levels[bad][:3].tolist()}. "
             "Give as many logits as there are levels above 0."
         )
-    flat = (logits[:, :-1] <= logits[:, 1:]).any(1)
-    if bool(flat.any()):
-        raise OrdinalError(
-            f"`logits` must strictly decrease along each row; got {logits[flat][0].tolist()} in row "
-            f"{int(flat.nonzero()[0])}. Keep each step between levels below the gap of their thresholds."
-        )
+    for place, parent in enumerate(tree.parents):
+        if parent == 0:
+            continue
+        flat = logits[:, parent - 1] <= logits[:, place]
+        if bool(flat.any()):
+            raise OrdinalError(
+                f"`logits` must strictly decrease along each row; got {logits[flat][0].tolist()} in row "
+                f"{int(flat.nonzero()[0])}. Keep each step between levels below the gap of their thresholds."
+            )
