@@ -26,6 +26,8 @@ _PACKAGES = (
     "safetensors",
     "faiss-cpu",
     "faiss-gpu-cu12",
+    "implicit",
+    "scikit-learn",
     "numpy",
     "scipy",
     "pandas",

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack, vstack
+from torch import Tensor
 
 from recsys.data.dataset import Entities, FeatureKind
 from recsys.errors import ShapeError
@@ -84,6 +86,23 @@ class FeatureTable:
             )
         sparse = csr_array(vstack([self.sparse, other.sparse], format="csr"))
         return FeatureTable(sparse, np.concatenate([self.dense, other.dense]))
+
+    def to_tensors(self, name: str) -> dict[str, Tensor]:
+        """The table under names that begin with `name`."""
+        return {
+            f"{name}.indptr": torch.from_numpy(self.sparse.indptr.astype(np.int64)),
+            f"{name}.indices": torch.from_numpy(self.sparse.indices.astype(np.int64)),
+            f"{name}.data": torch.from_numpy(self.sparse.data.astype(np.float32)),
+            f"{name}.dense": torch.from_numpy(self.dense),
+        }
+
+    @classmethod
+    def from_tensors(cls, name: str, tensors: Mapping[str, Tensor], width: int) -> "FeatureTable":
+        """What `to_tensors` gave, with `width` sparse columns."""
+        parts = {slot: tensors[f"{name}.{slot}"].numpy() for slot in ("data", "indices", "indptr", "dense")}
+        shape = (len(parts["indptr"]) - 1, width)
+        sparse = csr_array((parts["data"], parts["indices"], parts["indptr"]), shape=shape)
+        return cls(sparse, parts["dense"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +190,7 @@ class FeatureEncoder:
                 )
             else:
                 places = pd.Index(column.names).get_indexer(pd.Index(cells.astype(str))) + 1
+                places[cells.isna()] = UNKNOWN
                 sparse.append(_one_hot(places, len(column.names) + 1))
         return FeatureTable(csr_array(hstack(sparse, format="csr")), np.concatenate(dense, axis=1))
 

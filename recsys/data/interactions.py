@@ -7,18 +7,20 @@ from numpy.typing import NDArray
 from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
 from recsys.errors import InteractionError
 
-REQUIRED = (USER, ITEM, LEVEL, TIMESTAMP)
+# All but the last are required; a source without times has no timestamps.
+COLUMNS = (USER, ITEM, LEVEL, TIMESTAMP)
 NAMED_AT_MOST = 3
 
 
 def check_log(
     log: pd.DataFrame, n_items: int, *, n_users: int | None = None, max_level: int = 4
 ) -> pd.DataFrame:
-    """The same log with the four required columns as int64, or an error that names the offending rows.
+    """The same log with its four own columns as int64, or an error that names the offending rows.
 
     Args:
         log: One row a shown item: user_id and item_id (rows of their tables), level (0 shown and ignored, up to
-            `max_level`), timestamp (seconds). Other columns, such as position, are kept as they are.
+            `max_level`), and timestamp (seconds) unless the source has no times; what needs times asks for them
+            itself. Other columns, such as position, are kept as they are.
         n_items: Number of items I of the catalogue.
         n_users: Number of users of the population; None accepts any id from 0 up.
         max_level: The deepest level C.
@@ -30,10 +32,10 @@ def check_log(
         InteractionError: A column is missing, the log is empty, a value is missing or not whole, an id or level is
             out of range, or a user was logged with one item twice (see `merge_repeats`).
     """
-    missing = [name for name in REQUIRED if name not in log.columns]
-    if missing:
+    missing = [name for name in COLUMNS if name not in log.columns]
+    if missing and missing != [TIMESTAMP]:
         raise InteractionError(
-            f"An interaction log must have the columns {', '.join(REQUIRED)}; {', '.join(missing)} missing among "
+            f"An interaction log must have the columns {', '.join(COLUMNS)}; {', '.join(missing)} missing among "
             f"{[str(name) for name in log.columns]}. Rename the columns."
         )
     if log.empty:
@@ -41,7 +43,9 @@ def check_log(
             "An interaction log must hold at least one row; got none. Check how it was read."
         )
     checked = log.reset_index(drop=True)
-    for name in REQUIRED:
+    for name in COLUMNS:
+        if name in missing:
+            continue
         checked[name] = _whole_numbers(checked, name)
     _check_range(checked, ITEM, 0, n_items - 1)
     _check_range(checked, USER, 0, None if n_users is None else n_users - 1)
@@ -59,12 +63,13 @@ def merge_repeats(log: pd.DataFrame) -> pd.DataFrame:
     """One row for each user and item: the deepest level that it reached, at the time of the last of its rows.
 
     Args:
-        log: Columns user_id, item_id, level and timestamp; other columns are taken from the last row.
+        log: Columns user_id, item_id, level and, where the source has times, timestamp; other columns are taken from
+            the last row, the last in the order given where there are no times.
 
     Returns:
         Sorted by timestamp, equal times in the order given; fresh index.
     """
-    ordered = log.sort_values(TIMESTAMP, kind="stable")
+    ordered = log.sort_values(TIMESTAMP, kind="stable") if TIMESTAMP in log.columns else log
     deepest = ordered.groupby([USER, ITEM], sort=False)[LEVEL].transform("max")
     merged = ordered.assign(**{LEVEL: deepest}).drop_duplicates([USER, ITEM], keep="last")
     return merged.reset_index(drop=True)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
 from recsys.errors import InteractionError
+from recsys.types import Ints
 
 _COLUMNS = (USER, ITEM, LEVEL, TIMESTAMP)
 # A multiplier that spreads consecutive ids over all shards alike (2^64 over the golden ratio).
@@ -65,16 +66,22 @@ def write_shards(frames: Iterator[pd.DataFrame], folder: Path, n_shards: int) ->
         for frame in frames:
             rows += len(frame)
             _deal(frame, writers, schema)
-    finally:
-        for writer in writers:
-            writer.close()
-    if rows == 0:
+        if rows == 0:
+            raise InteractionError("A log must hold at least one row; got none. Check how it was read.")
+    except BaseException:
+        _close(writers)
         for path in partial:
             path.unlink()
-        raise InteractionError("A log must hold at least one row; got none. Check how it was read.")
+        raise
+    _close(writers)
     for temporary, path in zip(partial, places, strict=True):
         os.replace(temporary, path)
     return UserShards(places)
+
+
+def _close(writers: list[Any]) -> None:
+    for writer in writers:
+        writer.close()
 
 
 def _deal(frame: pd.DataFrame, writers: list[Any], schema: pa.Schema) -> None:
@@ -84,13 +91,28 @@ def _deal(frame: pd.DataFrame, writers: list[Any], schema: pa.Schema) -> None:
             f"Every piece of a log must have the columns {', '.join(_COLUMNS)}; {', '.join(missing)} missing. "
             "Rename the columns."
         )
-    mixed = frame[USER].to_numpy(dtype=np.int64).astype(np.uint64) * _SPREAD
+    columns = {name: _whole_numbers(frame, name) for name in _COLUMNS}
+    mixed = columns[USER].astype(np.uint64) * _SPREAD
     shard = (mixed >> np.uint64(32)) % np.uint64(len(writers))
     order = np.argsort(shard, kind="stable")
     ends = np.cumsum(np.bincount(shard.astype(np.int64), minlength=len(writers)))
-    columns = {name: frame[name].to_numpy(dtype=np.int64)[order] for name in _COLUMNS}
+    columns = {name: values[order] for name, values in columns.items()}
     for writer, start, end in zip(writers, [0, *ends[:-1].tolist()], ends.tolist(), strict=True):
         if end > start:
             writer.write_table(
                 pa.table({name: values[start:end] for name, values in columns.items()}, schema=schema)
             )
+
+
+def _whole_numbers(frame: pd.DataFrame, name: str) -> Ints:
+    values = frame[name].to_numpy()
+    if not np.issubdtype(values.dtype, np.integer):
+        numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        bad = ~np.isfinite(numbers) | (np.floor(numbers) != numbers)
+        if bad.any():
+            raise InteractionError(
+                f"Column `{name}` must hold whole numbers only; got {values[bad][:3].tolist()}. "
+                "Drop or repair these rows."
+            )
+        values = numbers
+    return values.astype(np.int64)

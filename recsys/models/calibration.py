@@ -26,7 +26,14 @@ class Calibration(NamedTuple):
 
 
 def fit_calibration(
-    parts: Tensor, levels: Tensor, start: Calibration, tree: LevelTree, mixing: Tensor, most: Tensor
+    parts: Tensor,
+    levels: Tensor,
+    start: Calibration,
+    tree: LevelTree,
+    mixing: Tensor,
+    most: Tensor,
+    *,
+    keeps_ranking: bool = False,
 ) -> Calibration:
     """Scales and thresholds with the least nested loss on impressions that training did not see.
 
@@ -41,9 +48,11 @@ def fit_calibration(
         tree: The levels.
         mixing: Takes steps of blocks to levels. Shape (C, K).
         most: Upper bound of each part of each step, infinite where unbounded. Shape (3, K).
+        keeps_ranking: One scale for all parts, so that every ranking stays that of training. Right where training
+            drew negatives: those taught what is worth showing, which impressions know nothing of.
 
     Returns:
-        The fit; a local optimum found by L-BFGS in C + 3 numbers. Same input, same bits.
+        The fit; a local optimum found by L-BFGS in at most C + 3 numbers. Same input, same bits.
     """
     edges, roots = tree.edges.to(parts), tree.roots.to(parts.device)
     counts = torch.bincount(levels, minlength=tree.levels + 1).cpu()
@@ -56,14 +65,16 @@ def fit_calibration(
         """What the gaps must exceed. Shape (number of levels below another,)."""
         return _reach(added, scales[:, None] * bounds)
 
-    raw = torch.full((3,), _logit(1.0 / MOST_SCALE), device=parts.device, requires_grad=True)
+    raw = torch.full(
+        (1 if keeps_ranking else 3,), _logit(1.0 / MOST_SCALE), device=parts.device, requires_grad=True
+    )
     first = target[roots].clone().requires_grad_(True)
     gaps = (edges @ target)[~roots]
     room = (gaps - needed(start.scales)).clamp(min=LEAST_GAP)
     extra = (room + torch.log(-torch.expm1(-room))).requires_grad_(True)
 
     def build() -> Calibration:
-        scales = MOST_SCALE * torch.sigmoid(raw)
+        scales = (MOST_SCALE * torch.sigmoid(raw)).expand(3)
         steps = torch.zeros_like(target).masked_scatter(roots, first)
         steps = steps.masked_scatter(~roots, needed(scales).clamp(min=0.0) + LEAST_GAP / 2 + softplus(extra))
         return Calibration(scales, tree.paths.to(parts) @ steps)
@@ -78,7 +89,7 @@ def fit_calibration(
         return float(loss.detach())
 
     optimizer.step(closure)
-    return Calibration(*(part.detach() for part in build()))
+    return Calibration(*(part.detach().clone() for part in build()))
 
 
 def calibrated_logits(parts: Tensor, calibration: Calibration, mixing: Tensor) -> Tensor:

@@ -8,21 +8,21 @@ Departures from the paper, each of which a setting of `recsys.recipes.gnolr` tak
 3. The user is the bag of the history by level, and user features; an id only if it is made a feature. So a user
    unknown in training is served at once, from a few rows or none.
 4. Sampled negatives may join the impressions, with the thresholds of that mix; `probabilities` are those of
-   impressions, by three scales and thresholds fitted afterwards to rows kept from training, order kept.
+   impressions, by scales and thresholds fitted afterwards to rows kept from training, order of levels kept. With
+   negatives there is one scale, so that what they taught of rankings stays.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.sparse import csr_array
 from torch import Tensor
 
 from recsys.artefacts import read_artefact, write_artefact
-from recsys.errors import OrdinalError, ShapeError
+from recsys.errors import ArtefactError, OrdinalError, ShapeError
 from recsys.features import FeatureTable
 from recsys.index import (
     FaissIndex,
@@ -34,6 +34,7 @@ from recsys.index import (
     save_index,
 )
 from recsys.models.calibration import Calibration, calibrated_logits
+from recsys.models.known import Known, check_depth, count_levels, mixed_item_counts
 from recsys.models.pairs import Targets, UserSide, encode_users, pair_parts, rows_of, user_blocks
 from recsys.models.towers import Towers, TowerSizes
 from recsys.topk import check_search
@@ -42,22 +43,7 @@ from recsys.types import Bools, Floats, Histories, Ints, TopK, levels_in
 KIND = "gnolr"
 INDEX_FOLDER = "index"
 PAIRS_AT_ONCE = 65_536
-_TABLES = ("item", "user")
-
-
-class Known(NamedTuple):
-    """What a model knows by heart beside its weights.
-
-    item_features: One row an item.
-    user_features: One row an id of the table of users; no rows where users have no features.
-    item_counts: Rows of each item and level. Shape (I, C + 1), float32.
-    extra_ignored: Sampled level-0 rows for each row of the log in training.
-    """
-
-    item_features: FeatureTable
-    user_features: FeatureTable
-    item_counts: Tensor
-    extra_ignored: float
+_TABLES = ("item_features", "user_features")
 
 
 class Gnolr:
@@ -298,7 +284,9 @@ class Gnolr:
         for name in ("item_id", "item_bias"):
             state[name] = torch.cat([state[name], state[name].new_zeros(len(features), state[name].shape[1])])
         counts = self.known.item_counts
+        drawn = self.n_items if self.known.sampled_items is None else self.known.sampled_items
         known = self.known._replace(
+            sampled_items=drawn,
             item_features=table,
             item_counts=torch.cat([counts, counts.new_zeros(len(features), counts.shape[1])]),
         )
@@ -312,16 +300,12 @@ class Gnolr:
         widths = {}
         for name, table in zip(_TABLES, (self.known.item_features, self.known.user_features), strict=True):
             widths[name] = table.widths[0]
-            tensors |= {
-                f"{name}_features.indptr": torch.from_numpy(table.sparse.indptr.astype(np.int64)),
-                f"{name}_features.indices": torch.from_numpy(table.sparse.indices.astype(np.int64)),
-                f"{name}_features.data": torch.from_numpy(table.sparse.data.astype(np.float32)),
-                f"{name}_features.dense": torch.from_numpy(table.dense),
-            }
+            tensors |= table.to_tensors(name)
         settings = {
             "sizes": asdict(self.towers.sizes),
             "retrieve_level": self.retrieve_level,
             "extra_ignored": self.known.extra_ignored,
+            "sampled_items": self.known.sampled_items,
             "sparse_features": widths,
             "indexed": self.recall is not None and isinstance(self.index, FaissIndex),
         }
@@ -337,14 +321,27 @@ class Gnolr:
             ArtefactError: The folder holds no such model, or a damaged one.
         """
         tensors, settings = read_artefact(folder, KIND)
+        try:
+            return cls._of_tensors(folder, tensors, settings, device)
+        except (KeyError, TypeError, ValueError, RuntimeError) as err:
+            raise ArtefactError(
+                f"The settings of {folder} must fit its tensors; got: {err}. Save the model again."
+            ) from err
+
+    @classmethod
+    def _of_tensors(
+        cls, folder: Path, tensors: Mapping[str, Tensor], settings: Mapping[str, Any], device: str
+    ) -> "Gnolr":
         items, users = (
-            _read_table(tensors, name, int(settings["sparse_features"][name])) for name in _TABLES
+            FeatureTable.from_tensors(name, tensors, int(settings["sparse_features"][name]))
+            for name in _TABLES
         )
-        known = Known(items, users, tensors["item_counts"], float(settings["extra_ignored"]))
+        known = Known(
+            items, users, tensors["item_counts"], float(settings["extra_ignored"]), settings["sampled_items"]
+        )
+        prefix = "towers."
         state = {
-            name.removeprefix("towers."): value
-            for name, value in tensors.items()
-            if name.startswith("towers.")
+            name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
         }
         towers = towers_like(settings["sizes"], state).to(device)
         calibration = Calibration(tensors["scales"], tensors["thresholds"])
@@ -368,6 +365,7 @@ class Gnolr:
                 f"`user_features` must hold {rows} rows of {self.known.user_features.widths} sparse and dense columns; "
                 f"got {len(table)} rows of {table.widths}. Encode them as those of training were."
             )
+        check_depth(histories, self.levels)
         columns = histories.indices.astype(np.int64)
         return encode_users(self.towers, histories, columns, self._items, rows_of(table, self.device))
 
@@ -406,20 +404,6 @@ class Gnolr:
             )
 
 
-def count_levels(histories: Histories, levels: int) -> Tensor:
-    """Rows of each item and level. Shape (I, C + 1), float32."""
-    slot = histories.indices.astype(np.int64) * (levels + 1) + histories.data.astype(np.int64) - 1
-    counts = np.bincount(slot, minlength=histories.shape[1] * (levels + 1))
-    return torch.from_numpy(counts.astype(np.float32)).view(-1, levels + 1)
-
-
-def mixed_item_counts(known: Known) -> Tensor:
-    """Counts of items with the sampled level-0 rows, which fall on all alike. Shape (I, C + 1)."""
-    counts = known.item_counts.clone()
-    counts[:, 0] += known.extra_ignored * counts.sum() / max(1, len(counts))
-    return counts
-
-
 def towers_like(sizes: Mapping[str, Any], state: Mapping[str, Tensor]) -> Towers:
     """New towers of the given sizes with a copy of the given weights."""
     known = TowerSizes(**{**sizes, "parents": tuple(sizes["parents"])})
@@ -427,13 +411,3 @@ def towers_like(sizes: Mapping[str, Any], state: Mapping[str, Tensor]) -> Towers
     towers = Towers(known, places, torch.sigmoid(-places), torch.Generator())
     towers.load_state_dict(dict(state))
     return towers
-
-
-def _read_table(tensors: Mapping[str, Tensor], name: str, width: int) -> FeatureTable:
-    parts = {
-        slot: tensors[f"{name}_features.{slot}"].numpy() for slot in ("data", "indices", "indptr", "dense")
-    }
-    shape = (len(parts["indptr"]) - 1, width)
-    return FeatureTable(
-        csr_array((parts["data"], parts["indices"], parts["indptr"]), shape=shape), parts["dense"]
-    )

@@ -225,8 +225,10 @@ def smoothed_logits(counts: Tensor, rates: Tensor, prior_rows: float, tree: Leve
     Returns:
         Shape (..., C); finite.
     """
-    reached = counts @ tree.reached.to(counts) + prior_rows * rates
-    missed = counts.sum(-1, keepdim=True) + prior_rows - reached
+    membership = tree.reached.to(counts)
+    reached = counts @ membership + prior_rows * rates
+    # Counted rather than taken as the rest: the rest of many rows that all reached a level may round to nothing.
+    missed = counts @ (1.0 - membership) + prior_rows * (1.0 - rates)
     return torch.log(reached / missed)
 
 

@@ -86,7 +86,9 @@ def encode_users(
         return UserSide(said, torch.zeros_like(said), blank, counts, bias)
     order = torch.from_numpy(columns[np.argsort(slot, kind="stable")]).to(device)
     starts = torch.from_numpy(np.cumsum(sizes) - sizes).to(device)
-    sums = embedding_bag(order, items.embedded, starts, mode="sum").view(users, depth, -1)
+    sums = embedding_bag(order, items.embedded, starts, mode="sum").view(
+        users, depth, items.embedded.shape[1]
+    )
     projected = torch.einsum("ble,lew->blw", sums, towers.user_history)
     # A sum of n independent vectors grows like the root of n; one more keeps an empty bag at zero.
     history = (projected / (counts + 1.0).sqrt()[:, :, None]).sum(1)

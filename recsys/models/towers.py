@@ -17,6 +17,8 @@ from recsys.models.ordinal import LevelTree, smoothed_logits
 EMBEDDING_STD = 0.05
 # Share of the gap between two thresholds that no step may use, so that order survives rounding.
 ORDER_MARGIN = 0.02
+# No bias needs more logits; beyond some thousands float32 would round the gaps between levels away.
+MOST_BIAS = 500.0
 # How sharply a bias bends below its ceiling, in units of one over the gap.
 BEND = 4.0
 # First weight of a cosine, in logits.
@@ -25,8 +27,6 @@ FIRST_GAMMA = 0.6
 COUNT_SCALE = 0.1
 # Below this squared length a vector has no direction.
 LEAST_SQUARE = 1e-24
-# Item tables above this many rows get gradients of the rows that a step touches, and no others.
-LARGE_CATALOGUE = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ class TowerSizes:
     Attributes:
         items: Size I of the catalogue.
         parents: The level tree; see `recsys.models.ordinal.LevelTree`.
-        structure: "gnolr": a block a level, steps added along the way to a level. "v0": a block a level, not added.
-            "nolr": one block for all levels. ("v1" of the paper is "gnolr" under another loss.)
+        structure: "gnolr" and "v1": a block a level, steps added along the way to a level; they differ in the loss.
+            "v0": a block a level, not added. "nolr": one block for all levels.
         embedding: Width E of item embeddings.
         width: Width D of each block's unit vector.
         hidden: Width of a hidden layer in both towers, 0 for linear ones.
@@ -49,6 +49,7 @@ class TowerSizes:
         biases: Whether steps have biases, as here, or are cosines alone, as published.
         item_prior_rows: Rows of the whole log that an item's own rates are drawn to.
         user_prior_rows: The same for users, whose ways change more than items do.
+        is_gamma_fixed: Whether the weights of cosines are given rather than learned.
     """
 
     items: int
@@ -65,6 +66,7 @@ class TowerSizes:
     biases: bool = True
     item_prior_rows: float = 5.0
     user_prior_rows: float = 200.0
+    is_gamma_fixed: bool = False
 
     @property
     def levels(self) -> int:
@@ -93,7 +95,7 @@ class Rows(NamedTuple):
 
     def times(self, sparse: Tensor, dense: Tensor) -> Tensor:
         """The features' product with their weights. Shape (N, anything)."""
-        found = self.dense @ dense
+        found = (self.dense @ dense).float()
         if len(self.indices):
             found = found.index_add(0, self.owners, embedding(self.indices, sparse) * self.values[:, None])
         return found
@@ -130,8 +132,9 @@ class Towers(nn.Module):
         learn_thresholds: Let training move the thresholds, keeping their order.
     """
 
-    thresholds_fixed: Tensor
     rates: Tensor
+    # Whether item tables get gradients of the rows that a step touches, and no others; for large catalogues.
+    sparse_gradients: bool = False
 
     def __init__(
         self,
@@ -330,10 +333,10 @@ class Towers(nn.Module):
         gaps = torch.where(bounded, ceilings, 1.0)
         most = (gaps - self.gamma()) / 2
         bent = most - softplus((most - raw) * (BEND / gaps)) * (gaps / BEND)
-        return torch.where(bounded, bent, raw)
+        return torch.where(bounded, bent, raw.clamp(-MOST_BIAS, MOST_BIAS))
 
     def _look_up(self, table: Tensor, places: Tensor) -> Tensor:
-        return embedding(places, table, sparse=self.training and self.sizes.items > LARGE_CATALOGUE)
+        return embedding(places, table, sparse=self.sparse_gradients)
 
     def _first_gamma(self, stretch: float) -> Tensor:
         if self.sizes.structure == "nolr":
@@ -344,7 +347,7 @@ class Towers(nn.Module):
         """Steps start as the statistics themselves; a single block starts as their mean over levels."""
         if self.sizes.structure == "nolr":
             return self._mean_over_levels()
-        start = torch.eye(self.sizes.levels) if self.sizes.structure == "gnolr" else self.tree.paths
+        start = self.tree.paths if self.sizes.structure == "v0" else torch.eye(self.sizes.levels)
         return torch.cat([start.T, torch.zeros(1, self.sizes.levels)])
 
     def _mean_over_levels(self) -> Tensor:

@@ -11,15 +11,13 @@ Departures from the paper are listed in `recsys.models.gnolr`. `PAPER` takes the
 import math
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Literal
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
-from torch.nn.functional import one_hot, softplus
 
 from recsys.columns import ITEM, LEVEL, USER
 from recsys.data.interactions import check_log
@@ -27,90 +25,18 @@ from recsys.data.shards import UserShards
 from recsys.errors import ShapeError
 from recsys.features import FeatureTable
 from recsys.models.calibration import Calibration, fit_calibration
-from recsys.models.gnolr import Gnolr, Known, mixed_item_counts, towers_like
-from recsys.models.ordinal import LevelTree, nested_ordinal_loss, thresholds_from_counts
-from recsys.models.pairs import Targets, encode_users, pair_parts, rows_of, user_blocks
-from recsys.models.towers import LARGE_CATALOGUE, Rows, Towers, TowerSizes
+from recsys.models.gnolr import Gnolr, towers_like
+from recsys.models.known import Known
+from recsys.models.ordinal import thresholds_from_counts
+from recsys.models.towers import Towers, TowerSizes
+from recsys.recipes.gnolr_config import GnolrConfig, Structure
 from recsys.recipes.gnolr_rows import Examples, Source
+from recsys.recipes.gnolr_steps import Catalogue, batch_loss, judged_parts
 from recsys.types import Ints
 
+__all__ = ["PAPER", "GnolrConfig", "train", "update"]
+
 Report = Callable[[dict[str, float]], None]
-
-
-class GnolrConfig(BaseModel):
-    """How to train GNOLR."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    # Deepest level C of the log.
-    levels: int = Field(default=4, ge=1)
-    # Level that each level 1..C deepens, 0 being "shown"; None is a chain. Parallel branches share a parent.
-    parents: tuple[int, ...] | None = None
-    # Level that retrieval aims at, 1..levels.
-    retrieve_level: int = Field(default=2, ge=1)
-    # "gnolr", or the paper's ablation: "v1" (no nesting), "v0" (nor adding of steps), "nolr" (one embedding).
-    structure: Literal["gnolr", "v1", "v0", "nolr"] = "gnolr"
-    # Whether users are known by their histories.
-    history: bool = True
-    # Whether steps have item and user biases, from statistics and features; "v0" has none.
-    biases: bool = True
-    # Fixed weight of every cosine in logits, cut where it would break the order of levels; None learns them.
-    gamma: float | None = Field(default=None, gt=0)
-    # Let training move the thresholds, keeping their order, rather than hold them to base rates.
-    learn_thresholds: bool = False
-    # Width of an item's embedding.
-    embedding: int = Field(default=32, ge=1)
-    # Width of each level's unit vector.
-    width: int = Field(default=32, ge=1)
-    # Width of a hidden layer in both towers; 0 keeps them linear, which is several times faster.
-    hidden: int = Field(default=0, ge=0)
-    # Rows of the whole log that an item's own rates are drawn to, and a user's own.
-    item_prior_rows: float = Field(default=5.0, gt=0)
-    user_prior_rows: float = Field(default=200.0, gt=0)
-    # Share of impressions foretold without any history, so that strangers are served well.
-    history_dropout: float = Field(default=0.1, ge=0, lt=1)
-    # Sampled level-0 rows for each impression; 0 trains on impressions alone.
-    negatives: float = Field(default=16.0, ge=0)
-    # Items drawn as negatives in each step, shared by its users.
-    negative_items: int = Field(default=1024, ge=1)
-    # Impressions in a step, about.
-    batch_rows: int = Field(default=2048, ge=1)
-    # Passes over the log, at most.
-    epochs: int = Field(default=20, ge=1)
-    # Passes without a better validation loss before training stops.
-    patience: int = Field(default=3, ge=1)
-    # Adam's step size.
-    learning_rate: float = Field(default=0.002, gt=0)
-    # Decoupled decay of item embeddings per unit of learning rate; item biases get a quarter of it, the rest half.
-    weight_decay: float = Field(default=2.0, ge=0)
-    # Share of the users kept for the validation loss where no validation rows are given; 0 trains on all.
-    validation_users: float = Field(default=0.1, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> "GnolrConfig":
-        if self.retrieve_level > self.levels:
-            raise ValueError(
-                f"`retrieve_level` must be at most `levels` ({self.levels}); got {self.retrieve_level}. Lower it."
-            )
-        if self.structure == "v0" and self.biases:
-            raise ValueError(
-                "`biases` must be false for structure 'v0', whose steps are not added; got true."
-            )
-        if len(self.tree.parents) != self.levels:
-            raise ValueError(
-                f"`parents` must name one parent for each of the {self.levels} levels; got {self.parents}."
-            )
-        return self
-
-    @property
-    def tree(self) -> LevelTree:
-        """The levels."""
-        return LevelTree.chain(self.levels) if self.parents is None else LevelTree(self.parents)
-
-    @property
-    def nested(self) -> bool:
-        """Whether the loss sums all readings of the levels."""
-        return self.structure == "gnolr"
 
 
 # Settings of the paper's own model: cosines alone with one fixed weight, users by features (make the id one of
@@ -176,14 +102,14 @@ def train(
     counts = source.count_levels()
     known = Known(items, users, counts, settings.negatives)
     towers = _towers(start, settings, known, seed).to(device)
-    catalogue = _Catalogue(known, torch.device(device))
+    catalogue = Catalogue(known, torch.device(device))
 
     judges = (
         source.judges if validation is None else _later(source, validation, n_items, settings.levels, users)
     )
     _Training(towers, settings, catalogue, accelerator).fit(source, judges, rng, report)
-    calibration = _calibrate(towers, judges, source, catalogue, settings)
     _forget_unseen_items(towers, counts)
+    calibration = _calibrate(towers, judges, source, catalogue, settings)
     return Gnolr(towers, calibration, known, retrieve_level=settings.retrieve_level)
 
 
@@ -217,10 +143,14 @@ def update(
         InteractionError: The log is not usable.
         ShapeError: `user_features` is not as in the first training, or `config` has other levels.
     """
+    held = model.towers.sizes
     settings = config or GnolrConfig(
         levels=model.levels,
-        parents=model.towers.sizes.parents,
+        parents=held.parents,
         retrieve_level=model.retrieve_level,
+        structure=cast(Structure, held.structure),
+        biases=held.biases,
+        gamma=float(model.towers.gamma()[0]) if held.is_gamma_fixed else None,
         negatives=model.known.extra_ignored,
         epochs=3,
     )
@@ -236,32 +166,17 @@ def update(
     )
 
 
-class _Catalogue:
-    """What every step knows of items: features and statistics, with sampled rows mixed in."""
-
-    def __init__(self, known: Known, device: torch.device) -> None:
-        self.known, self.device = known, device
-        self.counts = mixed_item_counts(known).to(device)
-        self.is_large = len(known.item_features) > LARGE_CATALOGUE
-        self._rows = None if self.is_large else rows_of(known.item_features, device)
-
-    def at_hand(self, *wanted: Ints) -> tuple[Ints | None, Rows, list[Ints]]:
-        """The items of a step (None is all), their features, and where among them each wanted item is."""
-        if self._rows is not None:
-            return None, self._rows, list(wanted)
-        items, places = np.unique(np.concatenate(wanted), return_inverse=True)
-        rows = rows_of(self.known.item_features.take(items), self.device)
-        return items, rows, np.split(places, np.cumsum([len(part) for part in wanted])[:-1])
-
-
 class _Training:
     """The loop, its optimizers and its share of the processes."""
 
     def __init__(
-        self, towers: Towers, config: GnolrConfig, catalogue: _Catalogue, accelerator: Accelerator | None
+        self, towers: Towers, config: GnolrConfig, catalogue: Catalogue, accelerator: Accelerator | None
     ) -> None:
         self.towers, self.config, self.catalogue = towers, config, catalogue
         self.accelerator = accelerator
+        self._processes = 1 if accelerator is None else accelerator.num_processes
+        # Gradients of touched rows alone cannot be averaged over processes that touched different ones.
+        towers.sparse_gradients = catalogue.is_large and self._processes == 1
         self.optimizers = _optimizers(towers, config)
 
     def fit(
@@ -269,9 +184,13 @@ class _Training:
     ) -> None:
         """Train the towers in place and leave them at their best epoch."""
         fixed_seed = int(rng.integers(2**31))
+        # All processes must agree on the order of users, whatever else each of them draws.
+        order = np.random.default_rng(int(rng.integers(2**31)))
+        if self.accelerator is not None:
+            rng = np.random.default_rng([int(rng.integers(2**31)), self.accelerator.process_index])
         best, best_state, bad_epochs = math.inf, _copy_state(self.towers), 0
         for epoch in range(self.config.epochs):
-            step = {"epoch": float(epoch), "train_loss": self._epoch(source, rng)}
+            step = {"epoch": float(epoch), "train_loss": self._epoch(source, order, rng)}
             if judges:
                 step["validation_loss"] = self._validate(judges, fixed_seed)
             if report is not None:
@@ -285,11 +204,11 @@ class _Training:
                 break
         self.towers.load_state_dict(best_state)
 
-    def _epoch(self, source: Source, rng: np.random.Generator) -> float:
+    def _epoch(self, source: Source, order: np.random.Generator, rng: np.random.Generator) -> float:
         self.towers.train()
         total, rows = 0.0, 0
-        for block in source.blocks(rng):
-            for users in self._my_share(block.user_batches(self.config.batch_rows, rng)):
+        for block in source.blocks(order):
+            for users in self._my_share(block.user_batches(self.config.batch_rows, order)):
                 batch = block.select(users)
                 loss = self._loss(batch, rng, counted=True)
                 for optimizer in self.optimizers:
@@ -321,124 +240,34 @@ class _Training:
 
     def _my_share(self, batches: list[Ints]) -> list[Ints]:
         """Every process takes as many steps, or they would wait for one another."""
-        if self.accelerator is None or self.accelerator.num_processes == 1:
+        if self.accelerator is None or self._processes == 1:
             return batches
-        count = self.accelerator.num_processes
+        count = self._processes
         return batches[: len(batches) // count * count][self.accelerator.process_index :: count]
 
     def _share_gradients(self) -> None:
-        if self.accelerator is None or self.accelerator.num_processes == 1:
+        if self.accelerator is None or self._processes == 1:
             return
         for weight in self.towers.parameters():
             if weight.grad is not None:
-                dense = weight.grad.to_dense() if weight.grad.is_sparse else weight.grad
-                weight.grad = self.accelerator.reduce(dense, reduction="mean")
-
-
-def batch_loss(
-    towers: Towers,
-    batch: Examples,
-    catalogue: _Catalogue,
-    config: GnolrConfig,
-    rng: np.random.Generator,
-    *,
-    counted: bool,
-) -> Tensor:
-    """Summed loss of a batch's impressions, with their share of the sampled negatives.
-
-    Args:
-        towers: The towers.
-        batch: Whole users.
-        catalogue: Items.
-        config: Says which loss, and how many negatives.
-        rng: Draws dropped histories, while the towers train, and negatives.
-        counted: Whether the items' statistics hold the batch's own rows, which are then left out of them.
-    """
-    drawn = np.empty(0, dtype=np.int64)
-    if config.negatives > 0:
-        n_items = batch.histories.shape[1]
-        drawn = rng.choice(n_items, min(config.negative_items, n_items), replace=False)
-    parts, side_blocks = _forward(towers, batch, catalogue, config, rng, counted=counted, drawn=drawn)
-    level = torch.from_numpy(batch.level).to(catalogue.device)
-    steps = parts.float().sum(1)
-    logits = steps @ towers.mixing.T - towers.thresholds
-    total = nested_ordinal_loss(logits, level, towers.tree, nested=config.nested).sum()
-    if side_blocks is None:
-        return total
-    weight = torch.from_numpy(batch.unseen_weights(drawn)).to(catalogue.device)
-    roots = towers.tree.ignored_readings(nested=config.nested).to(catalogue.device)
-    user, item = side_blocks
-    for root in roots.nonzero()[:, 0].tolist():
-        mix = towers.mixing[root]
-        first = (user * mix[:, None]).flatten(1) @ item.flatten(1).T - towers.thresholds[root]
-        total = total + config.negatives * roots[root] * (weight * softplus(first.float())).sum()
-    return total
-
-
-def _forward(
-    towers: Towers,
-    batch: Examples,
-    catalogue: _Catalogue,
-    config: GnolrConfig,
-    rng: np.random.Generator,
-    *,
-    counted: bool,
-    drawn: Ints,
-) -> tuple[Tensor, tuple[Tensor, Tensor] | None]:
-    """Parts of the impressions' steps, and blocks of the users and of the sampled items."""
-    device = catalogue.device
-    held, rows, (columns, places, sampled) = catalogue.at_hand(
-        batch.histories.indices.astype(np.int64), batch.item, drawn
-    )
-    items = towers.items(None if held is None else torch.from_numpy(held).to(device), rows)
-    side = encode_users(towers, batch.histories, columns, items, rows_of(batch.features, device))
-    item, place = torch.from_numpy(batch.item).to(device), torch.from_numpy(places).to(device)
-    counts = catalogue.counts[item]
-    if counted:
-        counts = counts - one_hot(torch.from_numpy(batch.level).to(device), counts.shape[1])
-    biases = towers.item_biases(item, counts, rows, place)
-    targets = Targets(torch.from_numpy(batch.user).to(device), place, torch.from_numpy(batch.own).to(device))
-    kept = None
-    if towers.training and config.history_dropout > 0:
-        kept = torch.from_numpy(rng.random(len(batch)) >= config.history_dropout).to(device)
-    parts = pair_parts(towers, side, items, biases, targets, extra_ignored=config.negatives, kept=kept)
-    if len(drawn) == 0:
-        return parts, None
-    spots, names = torch.from_numpy(sampled).to(device), torch.from_numpy(drawn).to(device)
-    bias = towers.item_biases(names, catalogue.counts[names], rows, spots)
-    blocks = torch.cat([items.unit[spots], bias[:, :, None], torch.ones_like(bias)[:, :, None]], dim=2)
-    return parts, (user_blocks(towers, side, extra_ignored=config.negatives), blocks)
-
-
-@torch.no_grad()
-def _judged_parts(
-    towers: Towers, judges: list[Examples], catalogue: _Catalogue, config: GnolrConfig, *, counted: bool
-) -> tuple[Tensor, Tensor]:
-    parts, levels = [], []
-    rng = np.random.default_rng(0)
-    none = np.empty(0, dtype=np.int64)
-    for judge in judges:
-        for users in judge.user_batches(config.batch_rows, None):
-            batch = judge.select(users)
-            found, _ = _forward(towers, batch, catalogue, config, rng, counted=counted, drawn=none)
-            parts.append(found.float())
-            levels.append(torch.from_numpy(batch.level).to(catalogue.device))
-    return torch.cat(parts), torch.cat(levels)
+                weight.grad = self.accelerator.reduce(weight.grad, reduction="mean")
 
 
 def _calibrate(
-    towers: Towers, judges: list[Examples], source: Source, catalogue: _Catalogue, config: GnolrConfig
+    towers: Towers, judges: list[Examples], source: Source, catalogue: Catalogue, config: GnolrConfig
 ) -> Calibration:
     """Scales and thresholds that suit impressions, without sampled rows, best."""
     towers.eval()
     chosen = judges or list(source.blocks(np.random.default_rng(0)))
-    parts, levels = _judged_parts(towers, chosen, catalogue, config, counted=not judges)
+    parts, levels = judged_parts(towers, chosen, catalogue, config, counted=not judges)
     ceilings = towers.ceilings().detach()
     gamma = towers.gamma().detach()
     bias = (ceilings - gamma) / 2 if config.biases else torch.zeros_like(gamma)
     most = torch.stack([gamma, bias, bias])
     start = Calibration(torch.ones(3, device=catalogue.device), towers.thresholds.detach())
-    return fit_calibration(parts, levels, start, towers.tree, towers.mixing, most)
+    return fit_calibration(
+        parts, levels, start, towers.tree, towers.mixing, most, keeps_ranking=config.negatives > 0
+    )
 
 
 def _later(
@@ -473,7 +302,7 @@ def _towers(start: Gnolr | None, config: GnolrConfig, known: Known, seed: int) -
     sizes = TowerSizes(
         len(known.item_features),
         tree.parents,
-        "gnolr" if config.structure == "v1" else config.structure,
+        config.structure,
         config.embedding,
         config.width,
         config.hidden,
@@ -483,6 +312,7 @@ def _towers(start: Gnolr | None, config: GnolrConfig, known: Known, seed: int) -
         config.biases,
         config.item_prior_rows,
         config.user_prior_rows,
+        config.gamma is not None,
     )
     rng = torch.Generator().manual_seed(seed)
     if start is None:
@@ -516,7 +346,6 @@ def _towers(start: Gnolr | None, config: GnolrConfig, known: Known, seed: int) -
 def _optimizers(towers: Towers, config: GnolrConfig) -> list[torch.optim.Optimizer]:
     """AdamW for all weights, but rows of large item tables only where a step touched them."""
     few = {"gamma_raw", "first_thresholds", "gaps_raw", "item_statistics", "user_statistics"}
-    large = towers.sizes.items > LARGE_CATALOGUE
     tables = [towers.item_id, towers.item_bias]
     named = [(name, weight) for name, weight in towers.named_parameters() if weight.requires_grad]
     rest = [(name, weight) for name, weight in named if name not in {"item_id", "item_bias"}]
@@ -525,7 +354,7 @@ def _optimizers(towers: Towers, config: GnolrConfig) -> list[torch.optim.Optimiz
         {"params": [weight for name, weight in rest if name in few], "weight_decay": 0.0},
         {"params": [weight for name, weight in rest if name not in few], "weight_decay": decay / 2},
     ]
-    if large:
+    if towers.sparse_gradients:
         touched = torch.optim.SparseAdam(tables, lr=config.learning_rate)
         return [torch.optim.AdamW(groups, lr=config.learning_rate), touched]
     groups.append({"params": [towers.item_id], "weight_decay": decay})

@@ -12,8 +12,9 @@ from torch import Tensor
 from recsys.columns import USER
 from recsys.data.interactions import check_log, merge_repeats
 from recsys.data.shards import UserShards
+from recsys.errors import ShapeError
 from recsys.features import FeatureTable
-from recsys.models.gnolr import count_levels
+from recsys.models.known import count_levels
 from recsys.types import Histories, Ints, histories_from_log, levels_in
 
 
@@ -176,11 +177,18 @@ class Source:
     def _read(self, place: int) -> pd.DataFrame:
         if isinstance(self._log, pd.DataFrame):
             return check_log(self._log, self._n_items, max_level=self._levels)
-        return check_log(merge_repeats(self._log.read(place)), self._n_items, max_level=self._levels)
+        merged = merge_repeats(self._log.read(place))
+        # Where there are more files than users, some hold nobody.
+        return check_log(merged, self._n_items, max_level=self._levels) if len(merged) else merged
 
     def _cut(self, place: int) -> tuple[Examples, Examples]:
         log = self._read(place)
         users = np.unique(log[USER].to_numpy())
+        if len(self._features) and len(users) and users[-1] >= len(self._features):
+            raise ShapeError(
+                f"`user_features` must have one row for each user id up to {users[-1]}; "
+                f"got {len(self._features)} rows. Add the missing rows."
+            )
         histories = histories_from_log(log, users, self._n_items)
         features = self._features.take(users)
         everyone = Examples.of_histories(histories, features)

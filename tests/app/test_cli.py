@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.config import RunConfig
 from app.errors import StoreError
+from app.evaluation_config import EvaluationConfig
+from app.recommend import Wish
 from persona import __version__
 from persona.errors import ModelError
 from recsys.errors import InteractionError
@@ -74,6 +76,61 @@ def test_options_reach_the_other_commands(stand_in: Callable[..., Calls]) -> Non
     assert talked == [((Path("r"),), {})]
     assert reported[0][0] == (Path("r"),)
     assert launched == [((None,), {"host": "127.0.0.1", "port": 0})]
+
+
+def test_evaluate_gets_its_configuration_and_folder(stand_in: Callable[..., Calls]) -> None:
+    calls = stand_in("app.evaluate", "evaluate")
+    options = (
+        "--models popularity,ease --split random --levels 1,3 --relevant 2 --k 5,10 --tune 4 --seeds 0,1 "
+    )
+    options += "--columns user_id=visitor --core 5 --allow-leaks --device cpu --out here --resume"
+    assert call("evaluate", "log.csv", *options.split()) == (0, "")
+    (config, folder), given = calls[0]
+    assert config == EvaluationConfig(
+        data="log.csv", models=("popularity", "ease"), split="random", levels=("1", "3"), relevant="2", k=(5, 10),
+        tune=4, seeds=(0, 1), columns={"user_id": "visitor"}, core=5, allow_leaks=True, device="cpu",
+    )  # fmt: skip
+    assert (folder, given["resume"]) == (Path("here"), True)
+
+
+def test_bad_options_of_an_evaluation_are_told_in_one_line() -> None:
+    code, error = call("evaluate", "log.csv", "--out", "here", "--split", "sideways")
+    assert code == 2
+    assert "got 'sideways'" in error and error.count("\n") == 1
+    assert "got 'ten'" in call("evaluate", "log.csv", "--out", "here", "--k", "ten")[1]
+
+
+def test_recommend_gets_users_from_the_line_and_from_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    calls: Calls = []
+    monkeypatch.setattr("app.recommend.recommend", lambda *args, **kwargs: calls.append((args, kwargs)))
+    (tmp_path / "ids").write_text("c\nd\n", encoding="utf-8")
+    options = (
+        f"--users a,b --users-file {tmp_path / 'ids'} --items x --k 3 --include-seen --level 2 --out o.csv"
+    )
+    assert call("recommend", "dir", *options.split()) == (0, "")
+    assert call("recommend", "dir", "--users", "a", "--strangers", "kind")[0] == 2
+    (folder, wish), given = calls[0]
+    assert (folder, given["out"]) == (Path("dir"), Path("o.csv"))
+    assert wish == Wish(("a", "b", "c", "d"), ("x",), 3, False, "2")
+
+
+def test_ope_gets_its_options(stand_in: Callable[..., Calls]) -> None:
+    calls = stand_in("app.ope", "evaluate_log")
+    options = (
+        "--policy uniform --out o --seed 3 --estimator dr --estimator ips --level dros=10 --cluster user"
+    )
+    assert call("ope", "log.csv", *options.split(), "--actions", "9", "--fit-share", "0.4") == (0, "")
+    args, given = calls[0]
+    given.pop("console")
+    assert args == (Path("log.csv"),)
+    assert given == {
+        "policy": "uniform", "out": Path("o"), "seed": 3, "estimators": ["dr", "ips"], "levels": {"dros": 10.0},
+        "cluster": "user", "n_actions": 9, "fit_share": 0.4,
+    }  # fmt: skip
+    code, error = call("ope", "log.csv", "--policy", "uniform", "--level", "dros")
+    assert (code, "must read NAME=NUMBER; got dros" in error) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from recsys.features import FeatureTable
 from recsys.models.calibration import Calibration
-from recsys.models.gnolr import Gnolr, Known
+from recsys.models.gnolr import Gnolr
+from recsys.models.known import Known
 from recsys.models.ordinal import LevelTree, thresholds_from_counts
 from recsys.models.towers import BEND, COUNT_SCALE, Towers, TowerSizes
 from recsys.types import Histories

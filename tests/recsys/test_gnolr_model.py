@@ -13,7 +13,8 @@ from recsys.artefacts import MANIFEST, TENSORS
 from recsys.errors import ArtefactError, OrdinalError, RecsysError, ShapeError
 from recsys.features import FeatureTable
 from recsys.index import ExactIndex
-from recsys.models.gnolr import Gnolr, Known, count_levels, mixed_item_counts, towers_like
+from recsys.models.gnolr import Gnolr, towers_like
+from recsys.models.known import Known, count_levels, mixed_item_counts
 from recsys.types import Histories, Ints
 from tests.helpers.slow_gnolr import draw_histories, draw_model, draw_table, history_of, slow_logits
 
@@ -139,7 +140,6 @@ def test_long_requests_are_answered_in_parts(histories: Histories, monkeypatch: 
     assert model.logits(histories, nothing).shape == (USERS, 0, 3)
 
 
-@pytest.mark.xfail(strict=True, reason="a sum over no users is reshaped to an ambiguous width")
 def test_no_users_are_answered_with_no_rows(histories: Histories) -> None:
     model, nobody = draw_model(), csr_array((0, ITEMS), dtype=np.float32)
     assert model.logits(nobody, np.empty((0, 3), dtype=np.int64)).shape == (0, 3, 3)
@@ -209,7 +209,6 @@ def test_requests_that_do_not_fit_are_refused(histories: Histories) -> None:
         model.search(histories, 0)
 
 
-@pytest.mark.xfail(strict=True, reason="a level deeper than the model's spills into the next user's history")
 def test_histories_deeper_than_the_model_are_refused(histories: Histories) -> None:
     deeper = csr_array(histories.toarray() * 2)
     with pytest.raises(RecsysError):
@@ -278,16 +277,12 @@ def test_new_items_of_equal_features_are_equal_and_told_apart_by_features() -> N
     assert torch.equal(first, second) and not torch.equal(first, third)
 
 
-@pytest.mark.xfail(strict=True, reason="sampled level-0 rows are spread anew over the grown catalogue")
 def test_a_grown_catalogue_leaves_old_scores_alike_where_negatives_were_sampled(histories: Histories) -> None:
     model = draw_model(extra_ignored=3.0)
     grown = model.with_items(draw_table(ITEMS, 6, 2, seed=7))
     torch.testing.assert_close(grown.item_blocks[:ITEMS], model.item_blocks)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an item that training could not sample counts as sampled and ignored all the same"
-)
 def test_a_new_item_has_no_record_good_or_bad() -> None:
     model = draw_model(extra_ignored=16.0)
     with torch.no_grad():
@@ -363,7 +358,6 @@ def corrupt(folder: Path, change: dict[str, Any]) -> None:
         {"retrieve_level": "two"},
     ],
 )
-@pytest.mark.xfail(strict=True, reason="settings that contradict the tensors end in KeyError and the like")
 def test_settings_that_contradict_the_tensors_are_refused_in_one_sentence(
     change: dict[str, Any], tmp_path: Path
 ) -> None:

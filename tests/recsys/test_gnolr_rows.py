@@ -158,7 +158,6 @@ def test_repeats_inside_files_are_merged(tmp_path: Path) -> None:
     assert block.item.tolist() == [1, 2] and block.level.tolist() == [3, 1]
 
 
-@pytest.mark.xfail(strict=True, reason="a file that no user fell into is refused as an empty log")
 def test_more_files_than_users_are_no_fault(tmp_path: Path) -> None:
     log = draw_log().query("user_id < 2")
     source = make_source(write_shards(iter([log]), tmp_path, 8))

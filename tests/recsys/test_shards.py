@@ -82,7 +82,6 @@ def test_a_log_without_rows_is_refused_and_leaves_nothing(tmp_path: Path, frames
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.xfail(strict=True, reason="partial files stay behind when a later piece is refused")
 def test_a_refused_piece_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(InteractionError, match="level missing"):
         write_shards(iter([draw_log(), draw_log().drop(columns="level")]), tmp_path, 2)
@@ -90,11 +89,6 @@ def test_a_refused_piece_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [1.5, np.nan])
-@pytest.mark.xfail(
-    strict=True,
-    raises=(pytest.fail.Exception, RuntimeWarning),
-    reason="numbers that are not whole are cut off",
-)
 def test_numbers_that_are_not_whole_are_refused(tmp_path: Path, bad: float) -> None:
     log = draw_log(rows=20).astype({"level": float})
     log.loc[3, "level"] = bad
