@@ -36,6 +36,10 @@ from recsys.types import Ints
 
 __all__ = ["PAPER", "GnolrConfig", "train", "update"]
 
+_OF_USERS = {"user_sparse", "user_dense", "user_sparse_bias", "user_dense_bias"}
+# Share of a weight that one step may decay, at most.
+MOST_DECAY = 0.5
+
 Report = Callable[[dict[str, float]], None]
 
 
@@ -107,7 +111,8 @@ def train(
     judges = (
         source.judges if validation is None else _later(source, validation, n_items, settings.levels, users)
     )
-    _Training(towers, settings, catalogue, accelerator).fit(source, judges, rng, report)
+    rows_per_user = float(counts.sum()) / max(1, source.count_users())
+    _Training(towers, settings, catalogue, accelerator, rows_per_user).fit(source, judges, rng, report)
     _forget_unseen_items(towers, counts)
     calibration = _calibrate(towers, judges, source, catalogue, settings)
     return Gnolr(towers, calibration, known, retrieve_level=settings.retrieve_level)
@@ -170,14 +175,19 @@ class _Training:
     """The loop, its optimizers and its share of the processes."""
 
     def __init__(
-        self, towers: Towers, config: GnolrConfig, catalogue: Catalogue, accelerator: Accelerator | None
+        self,
+        towers: Towers,
+        config: GnolrConfig,
+        catalogue: Catalogue,
+        accelerator: Accelerator | None,
+        rows_per_user: float,
     ) -> None:
         self.towers, self.config, self.catalogue = towers, config, catalogue
         self.accelerator = accelerator
         self._processes = 1 if accelerator is None else accelerator.num_processes
         # Gradients of touched rows alone cannot be averaged over processes that touched different ones.
         towers.sparse_gradients = catalogue.is_large and self._processes == 1
-        self.optimizers = _optimizers(towers, config)
+        self.optimizers = _optimizers(towers, config, rows_per_user)
 
     def fit(
         self, source: Source, judges: list[Examples], rng: np.random.Generator, report: Report | None
@@ -343,8 +353,11 @@ def _towers(start: Gnolr | None, config: GnolrConfig, known: Known, seed: int) -
     return copy
 
 
-def _optimizers(towers: Towers, config: GnolrConfig) -> list[torch.optim.Optimizer]:
-    """AdamW for all weights, but rows of large item tables only where a step touched them."""
+def _optimizers(towers: Towers, config: GnolrConfig, rows_per_user: float) -> list[torch.optim.Optimizer]:
+    """AdamW for all weights, but rows of large item tables only where a step touched them.
+
+    A user's features come with every row of the user and yet are seen once: their weights decay as many times faster.
+    """
     few = {"gamma_raw", "first_thresholds", "gaps_raw", "item_statistics", "user_statistics"}
     tables = [towers.item_id, towers.item_bias]
     named = [(name, weight) for name, weight in towers.named_parameters() if weight.requires_grad]
@@ -352,7 +365,14 @@ def _optimizers(towers: Towers, config: GnolrConfig) -> list[torch.optim.Optimiz
     decay = config.weight_decay
     groups = [
         {"params": [weight for name, weight in rest if name in few], "weight_decay": 0.0},
-        {"params": [weight for name, weight in rest if name not in few], "weight_decay": decay / 2},
+        {
+            "params": [weight for name, weight in rest if name in _OF_USERS],
+            "weight_decay": min(decay / 2 * max(1.0, rows_per_user), MOST_DECAY / config.learning_rate),
+        },
+        {
+            "params": [weight for name, weight in rest if name not in few | _OF_USERS],
+            "weight_decay": decay / 2,
+        },
     ]
     if towers.sparse_gradients:
         touched = torch.optim.SparseAdam(tables, lr=config.learning_rate)

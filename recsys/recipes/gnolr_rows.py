@@ -160,6 +160,10 @@ class Source:
             total += count_levels(self._part(place)[0].histories, self._levels)
         return total
 
+    def count_users(self) -> int:
+        """Users with training rows."""
+        return sum(len(self._part(place)[0].starts) - 1 for place in range(self._n_blocks))
+
     def histories_of(self, users: Ints) -> Histories:
         """Histories of the given user ids. Shape (number of users, I)."""
         found = histories_from_log(self._read(0), users, self._n_items)
