@@ -45,6 +45,9 @@ from recsys.errors import MissingDependency
 from recsys.recipes.contest import enter, enter_foreteller
 from recsys.recipes.contest_data import Contest
 
+# Intervals over fewer users are hardly worth their name.
+FEW_USERS = 30
+
 
 class Lineup(NamedTuple):
     """Who competes.
@@ -106,6 +109,10 @@ def choose_lineup(config: EvaluationConfig, contest: Contest) -> Lineup:
         ConfigError: A named model cannot be compared on this log.
         MissingDependency: A named model needs a package that is not installed.
     """
+    if max(config.k) > contest.n_items:
+        raise ConfigError(
+            f"--k must be at most the {contest.n_items:,} items of the catalogue; got {max(config.k)}. Lower it."
+        )
     named = config.models
     names, left_out = [], []
     for name in named or DEFAULT_RANKERS:
@@ -189,6 +196,10 @@ def _work(contest: Contest, name: str, config: EvaluationConfig, device: str) ->
 def _warnings(facts: dict[str, Any], lineup: Lineup) -> list[str]:
     """What a person should know before waiting."""
     sentences = [f"Split: {facts['split']['protocol']}."]
+    if facts["split"]["test_users"] < FEW_USERS:
+        sentences.append(
+            f"The test has fewer than {FEW_USERS} users: intervals over so few say little, and one user has none."
+        )
     if facts["leaks"]["overridden"]:
         sentences.append("LEAKS ARE ALLOWED: the figures below are not to be believed.")
     sentences += [

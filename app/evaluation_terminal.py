@@ -116,14 +116,29 @@ def _lists_table(report: Report, *, is_wide: bool) -> Table:
     table.add_column("model", no_wrap=True)
     for name in (*(f"{metric}@{k}" for metric in metrics), "coverage", "train s"):
         table.add_column(name, justify="right", no_wrap=True)
-    for place, name in enumerate(rankers(report)):
+    best = _best(report)
+    for name in rankers(report):
         model = report["models"][name]
         cells = [_short(show(model["metrics"][f"{metric}@{k}"], decimals), is_wide) for metric in metrics]
         seconds = f"{sum(model['train_seconds']) / len(model['train_seconds']):.2f}"
         coverage = show(model["beyond"][f"coverage@{k}"], 3)
-        shown = f"[bold]{escape(name)}[/]" if place == 0 else escape(name)
+        shown = f"[bold]{escape(name)}[/]" if name == best else escape(name)
         table.add_row(shown, *cells, coverage, seconds)
     return table
+
+
+def _best(report: Report) -> str | None:
+    """The model that is better than every other; None where no test says so."""
+    others = len(rankers(report)) - 1
+    for name in rankers(report):
+        won = [
+            row
+            for row in report["comparisons"]
+            if (row["first"] == name and row["is_better"]) or (row["second"] == name and row["is_worse"])
+        ]
+        if others and len(won) == others:
+            return name
+    return None
 
 
 def _levels_table(report: Report, *, is_wide: bool) -> Table:

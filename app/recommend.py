@@ -85,6 +85,11 @@ def recommend(
         raise ConfigError(f"--k must be at least 1; got {wish.k}. Ask for one item or more.")
     served = read_retriever(folder, device=str(resolve_device(device)))
     asked = _ask(served, wish)
+    n_items = asked.histories.shape[1]
+    if wish.k > n_items:
+        raise ConfigError(
+            f"--k must be at most the {n_items:,} items of the catalogue; got {wish.k}. Lower it."
+        )
     level = None if wish.level is None else find_level(served.level_names, wish.level)
     found = served.model.search(
         asked.histories,

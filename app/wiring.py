@@ -33,6 +33,7 @@ from recsys.recipes.contest_models import (
     ITEM_RATES,
     baseline,
     gnolr_contestant,
+    popularity_contestant,
 )
 from recsys.recipes.tune import SPACES
 from recsys.types import Retriever
@@ -60,7 +61,7 @@ def _baseline(
 
 
 RANKERS: Mapping[str, Ranker] = {
-    "popularity": Ranker(_baseline(popularity_recipe.train, "popularity")),
+    "popularity": Ranker(popularity_contestant),
     "recent": Ranker(_baseline(popularity_recipe.train, "recent_popularity"), needs_times=True),
     "itemknn": Ranker(_baseline(item_knn_recipe.train, "item_knn")),
     "ease": Ranker(_baseline(ease_recipe.train, "ease"), most_items=ease.MAX_ITEMS),

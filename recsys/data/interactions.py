@@ -60,18 +60,21 @@ def check_log(
 
 
 def merge_repeats(log: pd.DataFrame) -> pd.DataFrame:
-    """One row for each user and item: the deepest level that it reached, at the time of the last of its rows.
+    """One row for each user and item: the deepest level that it reached, at the moment when it first did.
+
+    So a purchase stays where it happened, however often the item is looked at afterwards, and a part cut off by time
+    holds nothing that was not yet true.
 
     Args:
         log: Columns user_id, item_id, level and, where the source has times, timestamp; other columns are taken from
-            the last row, the last in the order given where there are no times.
+            that row. Where there are no times, rows count as ordered.
 
     Returns:
         Sorted by timestamp, equal times in the order given; fresh index.
     """
     ordered = log.sort_values(TIMESTAMP, kind="stable") if TIMESTAMP in log.columns else log
     deepest = ordered.groupby([USER, ITEM], sort=False)[LEVEL].transform("max")
-    merged = ordered.assign(**{LEVEL: deepest}).drop_duplicates([USER, ITEM], keep="last")
+    merged = ordered[ordered[LEVEL] == deepest].drop_duplicates([USER, ITEM], keep="first")
     return merged.reset_index(drop=True)
 
 

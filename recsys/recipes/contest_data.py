@@ -136,7 +136,8 @@ def tidy_dataset(dataset: Dataset, *, core: int = 0, part: str | None = None) ->
     notes = []
     if n_merged:
         notes.append(
-            f"{n_merged:,} of {len(log):,} rows repeat a user and an item: the deepest level counts, at the last time."
+            f"{n_merged:,} of {len(log):,} rows repeat a user and an item: the deepest level counts, from when it was "
+            "first reached."
         )
     if core:
         kept = k_core(merged, users=core, items=core)

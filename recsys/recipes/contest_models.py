@@ -5,11 +5,12 @@ from typing import Any
 
 from recsys.models.gnolr import Gnolr
 from recsys.models.pointwise import AdditiveLogistic, BoostedTrees, ItemRates, Rows
-from recsys.recipes import gnolr
+from recsys.models.popularity import Popularity
+from recsys.recipes import gnolr, popularity
 from recsys.recipes.contest import Contestant, Foreteller, Job, with_levels
 from recsys.recipes.contest_data import Contest, Round
 from recsys.recipes.gnolr import GnolrConfig
-from recsys.recipes.tune import Choice, LogUniform, Space
+from recsys.recipes.tune import SPACES, Choice, LogUniform, Space
 from recsys.types import Floats, Retriever
 
 GNOLR_SPACE = Space(
@@ -70,6 +71,16 @@ def _train_gnolr(contest: Contest, config: GnolrConfig, job: Job) -> Gnolr:
         validation=contest.split.validation.target if contest.validation_is_later else None,
         device=job.device,
     )
+
+
+def popularity_contestant(contest: Contest) -> Contestant:
+    """Popularity, which at the test counts all rows that may be known by then, as GNOLR's statistics do."""
+    return baseline(popularity.train, SPACES["popularity"], contest)._replace(ready=_count_anew)
+
+
+def _count_anew(model: Popularity, contest: Contest) -> Popularity:
+    anew = Popularity.fit(contest.up_to_date, levels=contest.levels)
+    return Popularity(anew.counts, model.level_weights)
 
 
 def _bring_up_to_date(model: Gnolr, contest: Contest) -> Gnolr:

@@ -82,7 +82,7 @@ def test_allowed_and_denied_items_are_kept_to(folder: Path, tmp_path: Path) -> N
     (tmp_path / "deny").write_text("i2\n")
     found = ask(folder, users=("u1",), exclude_seen=False, allow=tmp_path / "allow", deny=tmp_path / "deny")
     assert sorted(found["item_id"]) == ["i1", "i3"]
-    assert len(ask(folder, users=("u1",), k=99, exclude_seen=False, deny=tmp_path / "deny")) == 39
+    assert len(ask(folder, users=("u1",), k=40, exclude_seen=False, deny=tmp_path / "deny")) == 39
 
 
 def test_levels_rank_differently_and_an_unknown_one_is_refused(folder: Path) -> None:

@@ -20,7 +20,7 @@ def a_dataset() -> Dataset:
 def test_a_log_without_times_is_checked_and_merged_in_the_order_given() -> None:
     log = pd.DataFrame({"user_id": [0, 0, 1], "item_id": [1, 1, 0], "level": [2, 1, 0], "shelf": [7, 8, 9]})
     merged = merge_repeats(log)
-    assert merged.to_dict("list") == {"user_id": [0, 1], "item_id": [1, 0], "level": [2, 0], "shelf": [8, 9]}
+    assert merged.to_dict("list") == {"user_id": [0, 1], "item_id": [1, 0], "level": [2, 0], "shelf": [7, 9]}
     assert check_log(merged, 2).columns.tolist() == ["user_id", "item_id", "level", "shelf"]
 
 

@@ -66,11 +66,11 @@ def test_any_user_id_passes_without_a_population() -> None:
         check_log(log(user_id=[0, 0, 1, -5]), 4)
 
 
-def test_merged_repeats_keep_the_deepest_level_and_the_last_time() -> None:
-    twice = log(user_id=[0, 0, 1, 0], item_id=[1, 1, 1, 1], level=[3, 1, 0, 2], timestamp=[9, 4, 5, 6])
+def test_merged_repeats_keep_the_deepest_level_and_when_it_was_first_reached() -> None:
+    twice = log(user_id=[0, 0, 1, 0], item_id=[1, 1, 1, 1], level=[1, 3, 0, 3], timestamp=[9, 6, 5, 7])
     merged = merge_repeats(twice)
     assert merged[["user_id", "item_id", "level", "timestamp"]].to_numpy().tolist() == [
         [1, 1, 0, 5],
-        [0, 1, 3, 9],
+        [0, 1, 3, 6],
     ]
     assert np.array_equal(merged, merge_repeats(merged))
