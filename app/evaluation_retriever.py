@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from app.errors import StoreError
 from app.files import PARTIAL, move_folder, read_json, write_json
@@ -28,7 +29,11 @@ from recsys.types import Retriever, histories_from_log
 
 RETRIEVER, RETRIEVER_JSON = "retriever", "retriever.json"
 _MODEL = "model"
-_KEYS = ("kind", "name", "relevant_level", "level_names", "files")
+_COLUMNS = {
+    "catalogue": ("item_id", "label"),
+    "users": ("user_id",),
+    "histories": ("user", "item", "level"),
+}
 
 
 class Served(NamedTuple):
@@ -125,27 +130,55 @@ def read_retriever(folder: Path, *, device: str = "cpu") -> Served:
                 f"{folder} must hold a retriever ({RETRIEVER_JSON}); there is none. Make one with `persona evaluate`."
             )
         folder = folder / RETRIEVER
-    facts = read_json(folder / RETRIEVER_JSON)
-    if not isinstance(facts, dict) or set(_KEYS) - facts.keys() or facts["kind"] not in LOADERS:
-        raise StoreError(
-            f"{folder / RETRIEVER_JSON} must be as `persona evaluate` wrote it, of a kind among {', '.join(LOADERS)}; "
-            "got other content. Evaluate anew."
-        )
-    _check_files(folder, facts["files"])
+    facts = _read_facts(folder / RETRIEVER_JSON)
+    _check_files(folder, facts.files)
     catalogue, users, histories = (
-        _read_table(folder / f"{table}.parquet") for table in ("catalogue", "users", "histories")
+        _read_table(folder / f"{table}.parquet", columns) for table, columns in _COLUMNS.items()
     )
     names = {"user": USER, "item": ITEM, "level": LEVEL, "timestamp": TIMESTAMP}
     return Served(
-        LOADERS[facts["kind"]](folder / _MODEL, device),
-        facts["name"],
+        LOADERS[facts.kind](folder / _MODEL, device),
+        facts.name,
         pd.Index(users["user_id"]),
         pd.Index(catalogue["item_id"]),
         catalogue["label"].tolist(),
         histories.rename(columns=names),
-        tuple(facts["level_names"]),
-        int(facts["relevant_level"]),
+        facts.level_names,
+        facts.relevant_level,
     )
+
+
+class _Facts(BaseModel):
+    """What the retriever's own file must hold; further keys are for people."""
+
+    model_config = ConfigDict(frozen=True)
+
+    # Kind and name of the model.
+    kind: str
+    name: str
+    # SHA-256 of every other file, by path.
+    files: dict[str, str] = Field(min_length=1)
+    # What levels 0..C mean.
+    level_names: tuple[str, ...] = Field(min_length=2)
+    # Level that the model aims at, 1..C.
+    relevant_level: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "_Facts":
+        missing = [f"{table}.parquet" for table in _COLUMNS if f"{table}.parquet" not in self.files]
+        if self.kind not in LOADERS or self.relevant_level >= len(self.level_names) or missing:
+            raise ValueError("the kind is unknown, the level does not exist, or a table is not named")
+        return self
+
+
+def _read_facts(path: Path) -> _Facts:
+    try:
+        return _Facts.model_validate(read_json(path))
+    except ValidationError as err:
+        raise StoreError(
+            f"{path} must be as `persona evaluate` wrote it, of a kind among {', '.join(LOADERS)}; got other content. "
+            "Evaluate anew."
+        ) from err
 
 
 def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
@@ -158,11 +191,17 @@ def _check_files(folder: Path, hashes: Mapping[str, str]) -> None:
         )
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path)
+        table = pd.read_parquet(path)
     except (OSError, pa.ArrowInvalid) as err:
         raise StoreError(f"{path} must be a whole Parquet file; got: {err}. Evaluate anew.") from err
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise StoreError(
+            f"{path} must have the columns {', '.join(columns)}; {missing} missing. Evaluate anew."
+        )
+    return table
 
 
 def _kind(model_folder: Path) -> str:

@@ -100,7 +100,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as err:
         raise _unreadable(path, err.strerror or str(err)) from err
-    except ValueError as err:
+    except (ValueError, RecursionError) as err:
         raise _unreadable(path, str(err)) from err
 
 

@@ -377,7 +377,8 @@ class Gnolr:
 
     def _check_users(self, users: Ints, rows: int) -> None:
         most = len(self.known.user_features)
-        if users.shape != (rows,) or (most and rows and int(users.max()) >= most):
+        low = int(users.min()) if users.size else 0
+        if users.shape != (rows,) or low < -1 or (most and rows and int(users.max()) >= most):
             raise ShapeError(
                 f"`users` must have shape ({rows},) with ids below {most}, or -1 for a stranger; got shape "
                 f"{users.shape} with ids up to {int(users.max()) if users.size else -1}. Give strangers' "

@@ -143,3 +143,39 @@ def test_a_folder_without_a_retriever_or_with_a_changed_one_is_refused(folder: P
     (tmp_path / "copy" / "retriever.json").write_text('{"kind": "pickle"}')
     with pytest.raises(StoreError, match=r"of a kind among popularity, .*; got other content"):
         ask(tmp_path / "copy", users=("u1",))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": []},
+        {"files": {}},
+        {"relevant_level": "abc"},
+        {"relevant_level": 99},
+        {"level_names": 5},
+        {"kind": ["x"]},
+    ],
+)
+def test_a_retriever_edited_by_hand_is_refused(folder: Path, tmp_path: Path, change: dict[str, Any]) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder / "retriever", copy)
+    facts = json.loads((copy / "retriever.json").read_text())
+    (copy / "retriever.json").write_text(json.dumps(facts | change))
+    with pytest.raises(StoreError, match=r"retriever\.json must be as `persona evaluate` wrote it"):
+        ask(copy, users=("u1",))
+
+
+def test_tables_swapped_for_one_another_are_refused(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder / "retriever", copy)
+    shutil.copy(copy / "catalogue.parquet", copy / "users.parquet")
+    facts = json.loads((copy / "retriever.json").read_text())
+    facts["files"]["users.parquet"] = facts["files"]["catalogue.parquet"]
+    (copy / "retriever.json").write_text(json.dumps(facts))
+    with pytest.raises(StoreError, match=r"must have the columns user_id; \['user_id'\] missing"):
+        ask(copy, users=("u1",))
+
+
+def test_more_items_than_there_are_cannot_be_asked_for(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="at most the 40 items of the catalogue; got 41"):
+        ask(folder, users=("u1",), k=41)
