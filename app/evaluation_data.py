@@ -14,6 +14,8 @@ from recsys.data.leaks import Severity
 from recsys.data.readers import IS_TEST, read_dataset, read_split
 from recsys.recipes.contest_data import Contest, prepare_contest, tidy_dataset
 
+NEED_TIMES = ("temporal", "per-user", "leave-last-out")
+
 
 class Prepared(NamedTuple):
     """Everything that is settled before any model is trained.
@@ -45,6 +47,11 @@ def prepare(config: EvaluationConfig) -> Prepared:
         raise ConfigError(
             f"The split `given` needs a source that marks its test rows, or --test FILE; got {config.data} alone. "
             "Name the file, or choose another --split."
+        )
+    if config.split in NEED_TIMES and not source.has_times:
+        raise ConfigError(
+            f"The split `{config.split}` needs times; {config.data} has none. Name their column "
+            "(--columns timestamp=NAME), or take --split random, users or given."
         )
     tidied = tidy_dataset(source, core=config.core, part=IS_TEST if is_given else None)
     dataset = tidied.dataset
