@@ -211,7 +211,7 @@ def test_a_leak_is_refused_and_marks_the_report_where_it_is_allowed(log: Path, t
 
 def test_a_log_without_times_is_evaluated_on_a_split_that_needs_none(tmp_path: Path) -> None:
     log = write_dataset(tmp_path / "data", make_dataset(), with_times=False)
-    with pytest.raises(ConfigError, match="The split `temporal` needs times; .* has none"):
+    with pytest.raises(ConfigError, match=r"The split `temporal` needs times; .* has none"):
         run(configure(log, models=None), tmp_path / "out")
     report, _ = run(configure(log, models=("popularity", "recent"), split="random"), tmp_path / "out")
     assert list(report["models"]) == ["popularity"]
