@@ -5,11 +5,11 @@ from torch import Tensor
 
 from persona.errors import ContractError, DataError
 from persona.profiles import Profile
-from persona.types import ContextPairs, Posterior
+from persona.types import Posterior, ReplyPairs
 
 
 @torch.no_grad()
-def check_profile(profile: Profile, pairs: ContextPairs, *, tolerance: float = 1e-3) -> None:
+def check_profile(profile: Profile, pairs: ReplyPairs, *, tolerance: float = 1e-3) -> None:
     """Hold a profile to what every user of it relies on.
 
     The belief has the right shape and a positive definite covariance; it is the same at a second call, for
@@ -39,7 +39,7 @@ def check_profile(profile: Profile, pairs: ContextPairs, *, tolerance: float = 1
     _check_swap(profile, posterior, pairs, tolerance)
 
 
-def _check_shapes(profile: Profile, posterior: Posterior, pairs: ContextPairs) -> None:
+def _check_shapes(profile: Profile, posterior: Posterior, pairs: ReplyPairs) -> None:
     rows, size = len(pairs.mask), profile.latent_dim
     shapes = tuple(posterior.mean.shape), tuple(posterior.covariance.shape)
     if shapes != ((rows, size), (rows, size, size)):
@@ -55,26 +55,21 @@ def _check_shapes(profile: Profile, posterior: Posterior, pairs: ContextPairs) -
         )
 
 
-def _check_sets(profile: Profile, posterior: Posterior, pairs: ContextPairs, tolerance: float) -> None:
-    turned = ContextPairs(pairs.difference.flip(1), pairs.mask.flip(1))
+def _check_sets(profile: Profile, posterior: Posterior, pairs: ReplyPairs, tolerance: float) -> None:
+    turned = ReplyPairs(*(part.flip(1) for part in pairs))
     _same(profile.encode(turned), posterior, tolerance, "the order of the pairs must not matter")
-    padding = pairs.difference.new_full((len(pairs.mask), 3, pairs.difference.shape[2]), 7.0)
-    padded = ContextPairs(
-        torch.cat([pairs.difference, padding], 1),
-        torch.cat([pairs.mask, torch.zeros_like(padding[..., 0], dtype=torch.bool)], 1),
-    )
+    filler = pairs.chosen.new_full((len(pairs.mask), 3, pairs.chosen.shape[2]), 7.0)
+    nothing = torch.zeros_like(filler[..., 0], dtype=torch.bool)
+    padded = ReplyPairs.join([pairs, ReplyPairs(filler, -filler, nothing)])
     _same(profile.encode(padded), posterior, tolerance, "padding must not matter")
-    single = [
-        profile.encode(ContextPairs(pairs.difference[[row]], pairs.mask[[row]]))
-        for row in range(len(pairs.mask))
-    ]
+    single = [profile.encode(ReplyPairs(*(part[[row]] for part in pairs))) for row in range(len(pairs.mask))]
     alone = Posterior(torch.cat([s.mean for s in single]), torch.cat([s.covariance for s in single]))
     _same(alone, posterior, tolerance, "a user alone must get the same belief as in a batch")
 
 
-def _check_empty(profile: Profile, pairs: ContextPairs, tolerance: float) -> None:
-    masked = profile.encode(ContextPairs(pairs.difference, torch.zeros_like(pairs.mask)))
-    empty = profile.encode(ContextPairs(pairs.difference[:, :0], pairs.mask[:, :0]))
+def _check_empty(profile: Profile, pairs: ReplyPairs, tolerance: float) -> None:
+    masked = profile.encode(pairs._replace(mask=torch.zeros_like(pairs.mask)))
+    empty = profile.encode(ReplyPairs(*(part[:, :0] for part in pairs)))
     if masked.mean.abs().sum() > tolerance:
         raise ContractError(
             "Without pairs the mean must be zero, the average user; got up to "
@@ -87,15 +82,15 @@ def _check_empty(profile: Profile, pairs: ContextPairs, tolerance: float) -> Non
     _same(empty, masked, tolerance, "a context of width 0 must be an empty context")
 
 
-def _check_swap(profile: Profile, posterior: Posterior, pairs: ContextPairs, tolerance: float) -> None:
-    forth = profile.predict(posterior, pairs.difference)
-    back = profile.predict(posterior, -pairs.difference)
+def _check_swap(profile: Profile, posterior: Posterior, pairs: ReplyPairs, tolerance: float) -> None:
+    forth = profile.predict(posterior, pairs)
+    back = profile.predict(posterior, pairs.swapped)
     _near(forth + back, torch.ones_like(forth), tolerance, "swapped replies must turn p into 1 - p")
     if not profile.latent_dim:
         return
-    lone = ContextPairs(pairs.difference[:, :1], pairs.mask[:, :1])
+    lone = ReplyPairs(*(part[:, :1] for part in pairs))
     ahead = profile.encode(lone).mean
-    behind = profile.encode(ContextPairs(-lone.difference, lone.mask)).mean
+    behind = profile.encode(lone.swapped).mean
     # With an average user who has tastes, surprise decides how far a belief moves; the way is opposite all
     # the same.
     cosine = torch.nn.functional.cosine_similarity(ahead, behind)[ahead.norm(dim=1) > tolerance]

@@ -91,7 +91,7 @@ def score_users(
     lifted = profile.lift(features)
     shown = context_pairs(context, lifted, owners, k, np.random.default_rng(seed))
     asked = context_pairs(target, lifted, users)
-    probability = profile.predict(profile.encode(shown), asked.difference)
+    probability = profile.predict(profile.encode(shown), asked)
     return _score(users, probability.double().cpu().numpy(), asked.mask.cpu().numpy())
 
 

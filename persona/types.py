@@ -16,26 +16,58 @@ Message: TypeAlias = Mapping[str, str]
 Conversation: TypeAlias = Sequence[Message]
 
 
-class ContextPairs(NamedTuple):
-    """What users chose before, as differences of reply features, padded to a common number of pairs.
+class ReplyPairs(NamedTuple):
+    """Two replies a pair, through their features, padded to a common number of pairs.
 
-    difference: features(chosen) - features(rejected), zero where padded. Shape (B, P, D), float32.
+    What users chose before is given as chosen and rejected; what is to be predicted, as first and second.
+
+    chosen: Features of the preferred, or first, reply; zero where padded. Shape (B, P, D), float32.
+    rejected: Features of the other reply, zero where padded. Shape (B, P, D), float32.
     mask: True where a pair is real. Shape (B, P), bool.
     """
 
-    difference: Tensor
+    chosen: Tensor
+    rejected: Tensor
     mask: Tensor
+
+    @classmethod
+    def of_differences(cls, difference: Tensor, mask: Tensor) -> "ReplyPairs":
+        """Pairs of which only the difference (B, P, D) is known: enough for rewards that are linear in it."""
+        return cls(difference, torch.zeros_like(difference), mask)
+
+    @property
+    def difference(self) -> Tensor:
+        """features(chosen) - features(rejected). Shape (B, P, D)."""
+        return self.chosen - self.rejected
+
+    @property
+    def swapped(self) -> "ReplyPairs":
+        """The same pairs, the other way round."""
+        return ReplyPairs(self.rejected, self.chosen, self.mask)
+
+    def keep(self, mask: Tensor) -> "ReplyPairs":
+        """Those pairs alone that `mask` (B, P) keeps, the others zero and masked."""
+        kept = mask & self.mask
+        return ReplyPairs(self.chosen * kept[..., None], self.rejected * kept[..., None], kept)
+
+    @classmethod
+    def join(cls, parts: Sequence["ReplyPairs"]) -> "ReplyPairs":
+        """The pairs of the same users from several parts, side by side."""
+        return cls(*(torch.cat(arrays, dim=1) for arrays in zip(*parts, strict=True)))
 
 
 class Posterior(NamedTuple):
-    """Gaussian belief about each user's latent.
+    """Belief about each user's latent: a Gaussian, or the mean and covariance of a mixture.
 
     mean: Shape (B, Z), float32. Zero is the average user.
     covariance: Positive definite. Shape (B, Z, Z), float32.
+    weights: How likely each of K kinds of user is, for profiles that are a mixture; None for a plain Gaussian. Shape
+        (B, K), rows sum to 1.
     """
 
     mean: Tensor
     covariance: Tensor
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

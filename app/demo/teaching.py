@@ -4,6 +4,7 @@ A lesson is plain data for one session; the teacher is shared by all sessions an
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from app.errors import TalkError
 from app.pipeline.replies import ReplyPool
 from persona.profiles.latent import LatentProfile
 from persona.rewards.attributes import ATTRIBUTES
-from persona.types import ContextPairs, Posterior
+from persona.types import Posterior, ReplyPairs
 
 _CANDIDATES = 256
 _SURE = 0.8
@@ -126,11 +127,8 @@ class Teacher:
         """Belief about the person's latent: mean (1, Z), covariance (1, Z, Z); the prior before the first pick."""
         chosen = [pick.offer[pick.side] for pick in lesson.picks]
         rejected = [pick.offer[1 - pick.side] for pick in lesson.picks]
-        difference = self._lifted[chosen] - self._lifted[rejected]
         with torch.inference_mode():
-            return self._profile.encode(
-                ContextPairs(difference[None], torch.ones(1, len(chosen), dtype=torch.bool))
-            )
+            return self._profile.encode(self._pairs(chosen, rejected))
 
     def belief(self, lesson: Lesson) -> Belief:
         """The posterior reward, less the average user's, as a linear function of the measured attributes.
@@ -138,7 +136,7 @@ class Teacher:
         Over the replies of the pool, z . W g is regressed on the attributes by least squares; that map is linear in
         z, so the Gaussian over z gives a Gaussian over its coefficients.
         """
-        mean, covariance = (part[0].double() for part in self.posterior(lesson))
+        mean, covariance = (part[0].double() for part in self.posterior(lesson)[:2])
         spread = self._to_attributes @ covariance @ self._to_attributes.T
         return Belief((self._to_attributes @ mean).numpy(), spread.diagonal().clamp_min(1e-12).sqrt().numpy())
 
@@ -157,14 +155,23 @@ class Teacher:
         first, second = start + one, start + (one + step) % self._per_prompt
         posterior = self.posterior(lesson)
         with torch.inference_mode():
-            difference = (self._lifted[first] - self._lifted[second])[None]
-            _, variance = self._profile.log_odds(posterior, difference)
-            p = self._profile.predict(posterior, difference)
+            asked = self._pairs(first, second)
+            _, variance = self._profile.log_odds(posterior, asked)
+            p = self._profile.predict(posterior, asked)
         gain = np.where(
             self._text_of[first] == self._text_of[second], -1.0, (p * (1 - p) * variance)[0].numpy()
         )
         best = int(gain.argmax())
         return replace(lesson, offer=Offer(int(first[best]), int(second[best])))
+
+    def _pairs(
+        self, first: Sequence[int] | NDArray[np.int64], second: Sequence[int] | NDArray[np.int64]
+    ) -> ReplyPairs:
+        """Replies of the pool as the pairs of one person."""
+        chosen, rejected = (
+            self._lifted[torch.as_tensor(rows, dtype=torch.long)][None] for rows in (first, second)
+        )
+        return ReplyPairs(chosen, rejected, torch.ones(chosen.shape[:2], dtype=torch.bool))
 
 
 def describe(belief: Belief, picks: int) -> str:

@@ -102,7 +102,7 @@ def _draw_latents(run: RunContext, pool: ReplyPool, count: int, rng: np.random.G
     shown = torch.from_numpy(rng.integers(1, _MOST_SHOTS + 1, count))
     mask = pairs.mask & (torch.arange(_MOST_SHOTS) < shown[:, None])
     with torch.inference_mode():
-        return profile.encode(pairs._replace(difference=pairs.difference * mask[..., None], mask=mask)).mean
+        return profile.encode(pairs.keep(mask)).mean
 
 
 def _draw_directions(count: int, rng: np.random.Generator) -> Tensor:

@@ -18,7 +18,7 @@ from persona.data.comparisons import context_pairs
 from persona.policy.conditioned import ConditionedPolicy
 from persona.recipes.policy import PreferencePairs, train_policy
 from persona.rewards.attributes import ATTRIBUTES
-from persona.types import Condition, ContextPairs
+from persona.types import Condition, ReplyPairs
 from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
 from recsys.models.gnolr import Gnolr
 from recsys.recipes.gnolr import update as update_gnolr
@@ -147,9 +147,9 @@ def learner_condition(run: RunContext, users: np.ndarray, number: int) -> Condit
     pool, profile = load_replies(run), load_profile(run)
     base = context_pairs(load_comparisons(run).train, profile.lift(pool.features), users, run.config.shots)
     parts = [base, *(_rewrite_pairs(run, users, earlier) for earlier in range(1, number))]
-    pairs = ContextPairs(torch.cat([p.difference for p in parts], 1), torch.cat([p.mask for p in parts], 1))
     with torch.inference_mode():
-        return Condition.of_latent(profile.encode(pairs).mean, direction_dim=len(ATTRIBUTES))
+        latent = profile.encode(ReplyPairs.join(parts)).mean
+    return Condition.of_latent(latent, direction_dim=len(ATTRIBUTES))
 
 
 def interactions(dialogues: Sequence[Dialogue], log: pd.DataFrame) -> pd.DataFrame:
@@ -188,7 +188,7 @@ def _train_on_rewrites(
 def _compare_rewrites(
     run: RunContext, policy: ConditionedPolicy, lessons: Lessons
 ) -> dict[str, torch.Tensor]:
-    """Every accepted rewrite as a comparison of its user: whose, and features(rewrite) - features(original)."""
+    """Every accepted rewrite as a comparison of its user: whose, and the features of rewrite and original."""
     featurizer = load_featurizer(run)
     conversations = [pair[1] for pair in lessons.pairs]
 
@@ -197,17 +197,18 @@ def _compare_rewrites(
             return torch.zeros(0, featurizer.dim)
         return featurizer.transform(raw, policy.hidden_states(conversations, raw))
 
-    gained = features([pair[2] for pair in lessons.pairs]), features([pair[3] for pair in lessons.pairs])
     users = torch.tensor([lessons.dialogues[pair[0]].user for pair in lessons.pairs], dtype=torch.int64)
-    profile = load_profile(run)
-    return {"users": users, "difference": profile.lift(gained[0]) - profile.lift(gained[1])}
+    chosen = features([pair[2] for pair in lessons.pairs])
+    rejected = features([pair[3] for pair in lessons.pairs])
+    return {"users": users, "chosen": chosen, "rejected": rejected}
 
 
-def _rewrite_pairs(run: RunContext, users: np.ndarray, number: int) -> ContextPairs:
+def _rewrite_pairs(run: RunContext, users: np.ndarray, number: int) -> ReplyPairs:
     """The comparisons that round `number` brought about `users`, padded."""
     saved = read_tensors(run.stage(f"learn-{number}") / "comparisons.safetensors")
     match = saved["users"] == torch.from_numpy(users)[:, None]
     width = int(match.sum(1).max()) if match.numel() else 0
     order = torch.argsort((~match).int(), dim=1, stable=True)[:, :width]
     mask = torch.gather(match, 1, order)
-    return ContextPairs(saved["difference"][order] * mask[..., None], mask)
+    lift = load_profile(run).lift
+    return ReplyPairs(lift(saved["chosen"][order]), lift(saved["rejected"][order]), mask).keep(mask)

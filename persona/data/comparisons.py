@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from persona.errors import DataError, ShapeError
-from persona.types import ContextPairs
+from persona.types import ReplyPairs
 
 Rows = NDArray[np.int64]
 
@@ -133,8 +133,8 @@ def rows_of_users(
     return PaddedRows(rows, mask)
 
 
-def gather_pairs(table: ComparisonTable, features: Tensor, padded: PaddedRows) -> ContextPairs:
-    """Feature differences, chosen minus rejected, of padded comparisons.
+def gather_pairs(table: ComparisonTable, features: Tensor, padded: PaddedRows) -> ReplyPairs:
+    """Features of the chosen and the rejected replies of padded comparisons.
 
     Args:
         table: Comparisons that `padded` points into.
@@ -142,7 +142,7 @@ def gather_pairs(table: ComparisonTable, features: Tensor, padded: PaddedRows) -
         padded: Rows and mask of shape (B, P).
 
     Returns:
-        Difference (B, P, D) and mask (B, P) on the device of `features`.
+        Features (B, P, D) of both sides and mask (B, P) on the device of `features`.
 
     Raises:
         ShapeError: `features` has not one row for every reply of the table.
@@ -155,10 +155,11 @@ def gather_pairs(table: ComparisonTable, features: Tensor, padded: PaddedRows) -
         )
     mask = torch.from_numpy(padded.mask).to(features.device)
     if not len(table):
-        return ContextPairs(features.new_zeros(*padded.mask.shape, features.shape[1]), mask)
+        nothing = features.new_zeros(*padded.mask.shape, features.shape[1])
+        return ReplyPairs(nothing, nothing, mask)
     chosen = torch.from_numpy(table.chosen[padded.rows]).to(features.device)
     rejected = torch.from_numpy(table.rejected[padded.rows]).to(features.device)
-    return ContextPairs((features[chosen] - features[rejected]) * mask[..., None], mask)
+    return ReplyPairs(features[chosen] * mask[..., None], features[rejected] * mask[..., None], mask)
 
 
 def context_pairs(
@@ -167,7 +168,7 @@ def context_pairs(
     users: Rows,
     k: int | None = None,
     rng: np.random.Generator | None = None,
-) -> ContextPairs:
+) -> ReplyPairs:
     """What each user chose in up to `k` comparisons, as feature differences.
 
     Args:

@@ -24,7 +24,7 @@ from persona.profiles.hierarchical_bayes import (
 from persona.profiles.laplace import logistic_posterior, predictive_probability, project_posterior
 from persona.profiles.latent import LatentProfile
 from persona.profiles.pooled import PooledReward, bradley_terry_weights, fit_pooled
-from persona.types import ContextPairs, Posterior
+from persona.types import Posterior, ReplyPairs
 
 
 class Profile(Protocol):
@@ -36,15 +36,15 @@ class Profile(Protocol):
         ...
 
     def lift(self, features: Tensor) -> Tensor:
-        """From plain features (..., D) to those that `encode` and `predict` take differences of."""
+        """From plain features (..., D) to those that `encode` and `predict` take."""
         ...
 
-    def encode(self, pairs: ContextPairs) -> Posterior:
+    def encode(self, pairs: ReplyPairs) -> Posterior:
         """Belief about B users: mean (B, Z), zero for an empty context, and covariance (B, Z, Z)."""
         ...
 
-    def predict(self, posterior: Posterior, difference: Tensor) -> Tensor:
-        """Probability (B, T) of preferring the first reply; `difference` (B, T, D) is first minus second."""
+    def predict(self, posterior: Posterior, asked: ReplyPairs) -> Tensor:
+        """Probability (B, T) that each user prefers the first reply of each pair."""
         ...
 
 

@@ -18,7 +18,7 @@ from persona.data.comparisons import ComparisonTable, context_pairs
 from persona.errors import DataError, ShapeError
 from persona.profiles.laplace import logistic_posterior, predictive_probability, project_posterior
 from persona.profiles.pooled import fit_pooled
-from persona.types import ContextPairs, Posterior
+from persona.types import Posterior, ReplyPairs
 
 USERS_PER_BLOCK = 512
 
@@ -49,11 +49,11 @@ class HierarchicalBayes:
         """The features as they are: this profile learns none of its own."""
         return features
 
-    def encode(self, pairs: ContextPairs) -> Posterior:
+    def encode(self, pairs: ReplyPairs) -> Posterior:
         """Belief about each user's deviation from the average weights.
 
         Args:
-            pairs: Contexts with differences (B, P, D).
+            pairs: Contexts of B users, with D features.
 
         Returns:
             Mean (B, D), zero without pairs, and covariance (B, D, D).
@@ -61,24 +61,26 @@ class HierarchicalBayes:
         Raises:
             ShapeError: The pairs have another number of features.
         """
-        if pairs.difference.shape[-1] != len(self.mean):
+        difference = pairs.difference
+        if difference.shape[-1] != len(self.mean):
             raise ShapeError(
                 f"`pairs` must have {len(self.mean)} features, as the model was fitted with; got "
-                f"{pairs.difference.shape[-1]}. Use the same featurizer."
+                f"{difference.shape[-1]}. Use the same featurizer."
             )
-        white = logistic_posterior(pairs.difference @ self.factor, pairs.difference @ self.mean, pairs.mask)
+        white = logistic_posterior(difference @ self.factor, difference @ self.mean, pairs.mask)
         return Posterior(white.mean @ self.factor.T, self.factor @ white.covariance @ self.factor.T)
 
-    def predict(self, posterior: Posterior, difference: Tensor) -> Tensor:
+    def predict(self, posterior: Posterior, asked: ReplyPairs) -> Tensor:
         """Probability that each user prefers the first of two replies.
 
         Args:
             posterior: Of B users.
-            difference: Features of the first minus those of the second. Shape (B, T, D).
+            asked: T pairs of each user.
 
         Returns:
             Shape (B, T), in 0..1.
         """
+        difference = asked.difference
         mean, variance = project_posterior(posterior, difference)
         return predictive_probability(difference @ self.mean + mean, variance)
 
@@ -118,13 +120,16 @@ class LengthRule:
         """The features as they are: this profile learns none of its own."""
         return features
 
-    def encode(self, pairs: ContextPairs) -> Posterior:
+    def encode(self, pairs: ReplyPairs) -> Posterior:
         """Belief about each user's taste for length: mean (B, 1), covariance (B, 1, 1)."""
-        return self.model.encode(ContextPairs(pairs.difference[..., [self.column]], pairs.mask))
+        return self.model.encode(self._lengths(pairs))
 
-    def predict(self, posterior: Posterior, difference: Tensor) -> Tensor:
-        """Probability that each user prefers the first reply, `difference` (B, T, D); shape (B, T)."""
-        return self.model.predict(posterior, difference[..., [self.column]])
+    def predict(self, posterior: Posterior, asked: ReplyPairs) -> Tensor:
+        """Probability that each user prefers the first reply. Shape (B, T)."""
+        return self.model.predict(posterior, self._lengths(asked))
+
+    def _lengths(self, pairs: ReplyPairs) -> ReplyPairs:
+        return ReplyPairs(pairs.chosen[..., [self.column]], pairs.rejected[..., [self.column]], pairs.mask)
 
 
 def fit_hierarchical_bayes(
@@ -190,11 +195,12 @@ def fit_length_rule(table: ComparisonTable, features: Tensor, column: int, *, se
     return LengthRule(column, fit_hierarchical_bayes(table, features[:, [column]], seed=seed))
 
 
-def _em_step(model: HierarchicalBayes, blocks: list[ContextPairs], floor: float) -> HierarchicalBayes:
+def _em_step(model: HierarchicalBayes, blocks: list[ReplyPairs], floor: float) -> HierarchicalBayes:
     size, count = len(model.mean), sum(len(block.mask) for block in blocks)
     first, second = model.mean.new_zeros(size), model.mean.new_zeros(size, size)
     for block in blocks:
-        white = logistic_posterior(block.difference @ model.factor, block.difference @ model.mean, block.mask)
+        difference = block.difference
+        white = logistic_posterior(difference @ model.factor, difference @ model.mean, block.mask)
         first += white.mean.sum(0)
         second += white.covariance.sum(0) + white.mean.T @ white.mean
     first, second = first / count, second / count

@@ -15,7 +15,7 @@ from persona.artefacts import load_artefact, save_artefact
 from persona.errors import DataError, ShapeError
 from persona.profiles.hierarchical_bayes import HierarchicalBayes
 from persona.profiles.laplace import logistic_posterior, predictive_probability, project_posterior
-from persona.types import ContextPairs, Posterior
+from persona.types import Posterior, ReplyPairs
 
 
 class LatentProfile(nn.Module):
@@ -99,20 +99,20 @@ class LatentProfile(nn.Module):
             return features
         return torch.cat([features, torch.tanh(features @ self.hidden_weight.T)], dim=-1)
 
-    def encode(self, pairs: ContextPairs) -> Posterior:
+    def encode(self, pairs: ReplyPairs) -> Posterior:
         """Belief about each user after a context, differentiable in the weights.
 
         Args:
-            pairs: Differences of lifted features (B, P, D + hidden) and mask (B, P).
+            pairs: Of B users, with lifted features (B, P, D + hidden).
 
         Returns:
             Mean (B, Z) and covariance (B, Z, Z); without pairs the prior N(0, I), which is the average user.
 
         Raises:
-            ShapeError: Differences of another width.
+            ShapeError: Features of another width.
         """
-        self._check_width(pairs.difference)
-        return logistic_posterior(pairs.difference @ self.head.T, pairs.difference @ self.pooled, pairs.mask)
+        difference = self._difference(pairs)
+        return logistic_posterior(difference @ self.head.T, difference @ self.pooled, pairs.mask)
 
     def reward(self, features: Tensor, z: Tensor) -> Tensor:
         """What each reply is worth to the user of its row, in logits up to a constant.
@@ -128,29 +128,29 @@ class LatentProfile(nn.Module):
         weights = self.pooled + z @ self.head
         return (self.lift(features) @ weights[..., None])[..., 0]
 
-    def log_odds(self, posterior: Posterior, difference: Tensor) -> tuple[Tensor, Tensor]:
+    def log_odds(self, posterior: Posterior, asked: ReplyPairs) -> tuple[Tensor, Tensor]:
         """Mean and variance, under the belief, of the log-odds of preferring the first of two replies.
 
         Args:
             posterior: Of B users.
-            difference: Lifted features of the first minus those of the second. Shape (B, T, D + hidden).
+            asked: T pairs of each user, with lifted features (B, T, D + hidden).
 
         Returns:
             Two tensors of shape (B, T).
 
         Raises:
-            ShapeError: Differences of another width.
+            ShapeError: Features of another width.
         """
-        self._check_width(difference)
+        difference = self._difference(asked)
         mean, variance = project_posterior(posterior, difference @ self.head.T)
         return difference @ self.pooled + mean, variance
 
-    def predict(self, posterior: Posterior, difference: Tensor) -> Tensor:
-        """Probability that each user prefers the first reply, `difference` as in `log_odds`; shape (B, T)."""
-        return predictive_probability(*self.log_odds(posterior, difference))
+    def predict(self, posterior: Posterior, asked: ReplyPairs) -> Tensor:
+        """Probability that each user prefers the first reply, `asked` as in `log_odds`; shape (B, T)."""
+        return predictive_probability(*self.log_odds(posterior, asked))
 
     @torch.no_grad()
-    def align(self, pairs: ContextPairs) -> None:
+    def align(self, pairs: ReplyPairs) -> None:
         """Turn the latent onto the axes along which these users' posterior means vary, widest first.
 
         A rotation of z with the head turned alike leaves every prediction as it is, because the prior is
@@ -188,12 +188,13 @@ class LatentProfile(nn.Module):
             ) from err
         return profile
 
-    def _check_width(self, difference: Tensor) -> None:
-        if difference.shape[-1] != len(self.pooled):
+    def _difference(self, pairs: ReplyPairs) -> Tensor:
+        if pairs.chosen.shape[-1] != len(self.pooled):
             raise ShapeError(
-                f"Differences must have {len(self.pooled)} columns, those of lifted features; got "
-                f"{difference.shape[-1]}. Build them from `profile.lift(features)`."
+                f"Pairs must have {len(self.pooled)} columns, those of lifted features; got "
+                f"{pairs.chosen.shape[-1]}. Build them from `profile.lift(features)`."
             )
+        return pairs.difference
 
 
 def _fix_signs(rows: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch.nn.functional import logsigmoid
 from persona.data.comparisons import ComparisonTable
 from persona.errors import DataError, ShapeError
 from persona.profiles.laplace import logistic_posterior
-from persona.types import ContextPairs, Posterior
+from persona.types import Posterior, ReplyPairs
 
 PENALTIES = (1.0, 10.0, 100.0, 1_000.0, 10_000.0)
 
@@ -38,14 +38,14 @@ class PooledReward:
         """The features as they are: this profile learns none of its own."""
         return features
 
-    def encode(self, pairs: ContextPairs) -> Posterior:
+    def encode(self, pairs: ReplyPairs) -> Posterior:
         """The empty belief: mean (B, 0) and covariance (B, 0, 0), whatever the users chose."""
         rows = len(pairs.mask)
-        return Posterior(pairs.difference.new_zeros(rows, 0), pairs.difference.new_zeros(rows, 0, 0))
+        return Posterior(pairs.chosen.new_zeros(rows, 0), pairs.chosen.new_zeros(rows, 0, 0))
 
-    def predict(self, posterior: Posterior, difference: Tensor) -> Tensor:
-        """Probability that the first reply is preferred, `difference` (B, T, D); shape (B, T)."""
-        return torch.sigmoid(difference @ self.weights)
+    def predict(self, posterior: Posterior, asked: ReplyPairs) -> Tensor:
+        """Probability that the first reply is preferred. Shape (B, T)."""
+        return torch.sigmoid(asked.difference @ self.weights)
 
 
 def fit_pooled(

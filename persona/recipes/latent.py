@@ -38,7 +38,7 @@ from persona.objectives.elbo import (
 )
 from persona.profiles.hierarchical_bayes import fit_hierarchical_bayes
 from persona.profiles.latent import LatentProfile
-from persona.types import ContextPairs
+from persona.types import ReplyPairs
 
 Report = Callable[[dict[str, float]], None]
 
@@ -175,9 +175,8 @@ def _optimise(
         target = gather_pairs(table, lifted, episodes.target)
         context = gather_pairs(table, lifted, episodes.context)
         prior = profile.encode(context)
-        both = (torch.cat(parts, dim=1) for parts in zip(context, target, strict=True))
-        posterior = profile.encode(ContextPairs(*both))
-        likelihood = expected_log_sigmoid(*profile.log_odds(posterior, target.difference))
+        posterior = profile.encode(ReplyPairs.join([context, target]))
+        likelihood = expected_log_sigmoid(*profile.log_odds(posterior, target))
         kl = gaussian_kl(posterior, prior)
         beta = anneal_beta(config.beta, step=step, warmup_steps=config.warmup_steps)
         loss = negative_elbo_loss(likelihood, target.mask, kl, beta=beta, free_nats=config.free_nats).mean()
@@ -199,7 +198,7 @@ def _held_out_loss(
     lifted = profile.lift(features)
     target = gather_pairs(table, lifted, episodes.target)
     posterior = profile.encode(gather_pairs(table, lifted, episodes.context))
-    probability = profile.predict(posterior, target.difference)[target.mask]
+    probability = profile.predict(posterior, target)[target.mask]
     return -probability.clamp_min(torch.finfo(probability.dtype).tiny).log().mean().item()
 
 

@@ -8,7 +8,7 @@ from persona.checks import check_profile
 from persona.data import ComparisonTable, context_pairs
 from persona.errors import DataError, ShapeError
 from persona.profiles import HierarchicalBayes, fit_hierarchical_bayes, fit_length_rule
-from persona.types import ContextPairs
+from persona.types import ReplyPairs
 from tests.helpers.preference_world import make_world
 
 
@@ -43,7 +43,7 @@ def test_em_recovers_a_planted_population() -> None:
 def test_posterior_matches_a_grid_in_one_dimension() -> None:
     model = HierarchicalBayes(torch.tensor([0.7]), torch.tensor([[1.5]]))
     difference = torch.tensor([[[1.0], [-0.5], [2.0], [0.3]]])
-    posterior = model.encode(ContextPairs(difference, torch.ones(1, 4, dtype=torch.bool)))
+    posterior = model.encode(ReplyPairs.of_differences(difference, torch.ones(1, 4, dtype=torch.bool)))
     grid = torch.linspace(-8, 8, 100_001, dtype=torch.float64)
     odds = (0.7 + grid[:, None]) * difference[0, :, 0].double()
     log_density = torch.nn.functional.logsigmoid(odds).sum(1) - grid.square() / (2 * 1.5**2)
@@ -71,11 +71,11 @@ def test_length_rule_reads_one_column_only() -> None:
     wide = torch.cat([torch.randn(len(features), 2, generator=torch.Generator().manual_seed(0)), features], 1)
     rule = fit_length_rule(table, wide, 2, seed=0)
     pairs = context_pairs(table, wide, np.arange(40), 10)
-    other = ContextPairs(pairs.difference.clone(), pairs.mask)
-    other.difference[..., :2] = 9.0
-    for one, two in zip(rule.encode(pairs), rule.encode(other), strict=True):
-        assert torch.equal(one, two)
-    right = rule.predict(rule.encode(pairs), context_pairs(table, wide, np.arange(40)).difference) > 0.5
+    other = ReplyPairs(*(part.clone() for part in pairs))
+    other.chosen[..., :2] = 9.0
+    assert torch.equal(rule.encode(pairs).mean, rule.encode(other).mean)
+    assert torch.equal(rule.encode(pairs).covariance, rule.encode(other).covariance)
+    right = rule.predict(rule.encode(pairs), context_pairs(table, wide, np.arange(40))) > 0.5
     assert right.float().mean() > 0.7
 
 
@@ -124,4 +124,4 @@ def test_wrong_inputs_are_named() -> None:
         fit_length_rule(table, features, 4, seed=0)
     model = HierarchicalBayes(torch.zeros(3), torch.eye(3))
     with pytest.raises(ShapeError, match=r"must have 3 features.*got 2"):
-        model.encode(ContextPairs(torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.bool)))
+        model.encode(ReplyPairs.of_differences(torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.bool)))

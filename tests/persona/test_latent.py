@@ -8,7 +8,7 @@ from persona.checks import check_profile
 from persona.data import context_pairs
 from persona.errors import DataError, ShapeError
 from persona.profiles import HierarchicalBayes, LatentProfile, logistic_posterior
-from persona.types import ContextPairs
+from persona.types import ReplyPairs
 from tests.helpers.preference_world import make_world
 
 USERS = np.arange(10)
@@ -21,7 +21,7 @@ def population(size: int = 40) -> HierarchicalBayes:
     )
 
 
-def contexts(profile: LatentProfile, k: int = 8) -> ContextPairs:
+def contexts(profile: LatentProfile, k: int = 8) -> ReplyPairs:
     world = make_world(users=10, comparisons=8)
     return context_pairs(world.table, profile.lift(world.features), USERS, k)
 
@@ -38,10 +38,8 @@ def test_full_size_latent_is_hierarchical_bayes() -> None:
     profile = LatentProfile.from_population(exact, 40)
     pairs = contexts(profile)
     with torch.no_grad():
-        got = profile.predict(profile.encode(pairs), pairs.difference)
-    torch.testing.assert_close(
-        got, exact.predict(exact.encode(pairs), pairs.difference), atol=1e-4, rtol=1e-4
-    )
+        got = profile.predict(profile.encode(pairs), pairs)
+    torch.testing.assert_close(got, exact.predict(exact.encode(pairs), pairs), atol=1e-4, rtol=1e-4)
 
 
 def test_start_keeps_the_directions_in_which_users_differ_most() -> None:
@@ -67,7 +65,8 @@ def test_log_odds_are_differences_of_rewards(hidden: int) -> None:
         features = torch.randn(10, 2, 40, generator=torch.Generator().manual_seed(0))
         rewards = profile.reward(features, posterior.mean)
         lifted = profile.lift(features)
-        odds, variance = profile.log_odds(posterior, lifted[:, :1] - lifted[:, 1:])
+        mask = torch.ones(10, 1, dtype=torch.bool)
+        odds, variance = profile.log_odds(posterior, ReplyPairs(lifted[:, :1], lifted[:, 1:], mask))
     torch.testing.assert_close(odds, rewards[:, :1] - rewards[:, 1:], atol=1e-5, rtol=1e-4)
     assert (variance > 0).all()
 
@@ -91,7 +90,7 @@ def test_encoder_is_the_posterior_of_its_own_reward() -> None:
 def test_gradient_reaches_every_part() -> None:
     profile = LatentProfile(40, 4, hidden=3, seed=0)
     pairs = contexts(profile)
-    profile.predict(profile.encode(pairs), pairs.difference).log().mean().backward()
+    profile.predict(profile.encode(pairs), pairs).log().mean().backward()
     for weights in profile.parameters():
         assert weights.grad is not None
         assert (weights.grad != 0).any()
@@ -102,10 +101,10 @@ def test_align_keeps_predictions_and_orders_the_axes() -> None:
     with torch.no_grad():
         profile.head.mul_(10.0)
         pairs = contexts(profile)
-        before = profile.predict(profile.encode(pairs), pairs.difference)
+        before = profile.predict(profile.encode(pairs), pairs)
         profile.align(pairs)
         posterior = profile.encode(pairs)
-        torch.testing.assert_close(profile.predict(posterior, pairs.difference), before, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(profile.predict(posterior, pairs), before, atol=1e-4, rtol=1e-4)
     spread = torch.cov(posterior.mean.T)
     torch.testing.assert_close(spread, torch.diag(spread.diagonal()), atol=1e-4, rtol=0.0)
     assert (spread.diagonal().diff() <= 1e-6).all()
@@ -134,6 +133,6 @@ def test_wrong_sizes_are_named() -> None:
     profile = LatentProfile(7, 3, hidden=2)
     with pytest.raises(ShapeError, match=r"must have 7 columns.*got 6"):
         profile.lift(torch.zeros(2, 6))
-    plain = ContextPairs(torch.zeros(1, 1, 7), torch.ones(1, 1, dtype=torch.bool))
+    plain = ReplyPairs.of_differences(torch.zeros(1, 1, 7), torch.ones(1, 1, dtype=torch.bool))
     with pytest.raises(ShapeError, match=r"must have 9 columns.*got 7"):
         profile.encode(plain)

@@ -45,7 +45,7 @@ def test_the_same_for_every_user_and_a_proper_profile() -> None:
     check_profile(pooled, pairs)
     assert pooled.latent_dim == 0
     assert torch.equal(
-        pooled.predict(pooled.encode(pairs), pairs.difference),
+        pooled.predict(pooled.encode(pairs), pairs),
         torch.sigmoid(pairs.difference @ pooled.weights),
     )
     assert torch.equal(pooled.lift(world.features), world.features)

@@ -7,18 +7,17 @@ from torch import Tensor
 from persona.checks import check_profile
 from persona.errors import ContractError, DataError
 from persona.profiles import HierarchicalBayes
-from persona.types import ContextPairs, Posterior
+from persona.types import Posterior, ReplyPairs
 
 
 def good() -> HierarchicalBayes:
     return HierarchicalBayes(torch.tensor([0.5, -0.2]), torch.tensor([[1.0, 0.0], [0.4, 0.8]]))
 
 
-def pairs() -> ContextPairs:
+def pairs() -> ReplyPairs:
     mask = torch.tensor([[True, True, True], [True, False, False]])
-    return ContextPairs(
-        torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0)) * mask[..., None], mask
-    )
+    features = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0)) * mask[..., None, None]
+    return ReplyPairs(features[..., 0], features[..., 1], mask)
 
 
 class Broken:
@@ -28,8 +27,8 @@ class Broken:
 
     def __init__(
         self,
-        encode: Callable[[ContextPairs], Posterior] | None = None,
-        predict: Callable[[Posterior, Tensor], Tensor] | None = None,
+        encode: Callable[[ReplyPairs], Posterior] | None = None,
+        predict: Callable[[Posterior, ReplyPairs], Tensor] | None = None,
     ) -> None:
         self.encode = encode or good().encode
         self.predict = predict or good().predict
@@ -38,8 +37,8 @@ class Broken:
         return features
 
 
-def shifted(by: Callable[[ContextPairs], Tensor]) -> Callable[[ContextPairs], Posterior]:
-    def encode(pairs: ContextPairs) -> Posterior:
+def shifted(by: Callable[[ReplyPairs], Tensor]) -> Callable[[ReplyPairs], Posterior]:
+    def encode(pairs: ReplyPairs) -> Posterior:
         posterior = good().encode(pairs)
         return Posterior(posterior.mean + by(pairs), posterior.covariance)
 
@@ -50,12 +49,12 @@ class Counter:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, pairs: ContextPairs) -> Tensor:
+    def __call__(self, pairs: ReplyPairs) -> Tensor:
         self.calls += 1
         return torch.full((len(pairs.mask), 1), float(self.calls))
 
 
-def first_pair(pairs: ContextPairs) -> Tensor:
+def first_pair(pairs: ReplyPairs) -> Tensor:
     return pairs.difference[:, 0] if pairs.mask.shape[1] else torch.zeros(len(pairs.mask), 2)
 
 
@@ -77,7 +76,9 @@ def test_each_broken_promise_is_named() -> None:
             shifted(lambda p: torch.full((len(p.mask), 1), float(len(p.mask))))
         ),
         "the mean must be zero, the average user; got up to 3": Broken(shifted(lambda p: torch.tensor(3.0))),
-        "swapped replies must turn p into 1 - p": Broken(predict=lambda q, d: torch.sigmoid(d[..., 0] + 1.0)),
+        "swapped replies must turn p into 1 - p": Broken(
+            predict=lambda q, p: torch.sigmoid(p.difference[..., 0] + 1.0)
+        ),
         "a swapped lone pair must move the mean the opposite way": Broken(
             shifted(lambda p: p.mask.sum(1, keepdim=True) * torch.tensor([1.0, 1.0]))
         ),
@@ -88,7 +89,7 @@ def test_each_broken_promise_is_named() -> None:
 
 
 def test_beliefs_without_pairs_must_agree() -> None:
-    def by_place(p: ContextPairs) -> Posterior:
+    def by_place(p: ReplyPairs) -> Posterior:
         posterior = good().encode(p)
         if p.mask.any() or len(p.mask) == 1:
             return posterior
@@ -99,7 +100,7 @@ def test_beliefs_without_pairs_must_agree() -> None:
 
 
 def test_width_zero_must_be_an_empty_context() -> None:
-    def by_width(p: ContextPairs) -> Posterior:
+    def by_width(p: ReplyPairs) -> Posterior:
         posterior = good().encode(p)
         return posterior if p.mask.shape[1] else Posterior(posterior.mean + 0.5, posterior.covariance)
 
@@ -108,6 +109,6 @@ def test_width_zero_must_be_an_empty_context() -> None:
 
 
 def test_too_few_pairs_cannot_be_checked() -> None:
-    one = ContextPairs(pairs().difference[:, :1], pairs().mask[:, :1])
+    one = ReplyPairs(*(part[:, :1] for part in pairs()))
     with pytest.raises(DataError, match=r"at least 2 pairs; got \[1, 1\]"):
         check_profile(good(), one)
