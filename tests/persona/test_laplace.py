@@ -70,7 +70,8 @@ def test_gradient_is_that_of_the_whole_solution(pairs: int, latent: int) -> None
     offset.requires_grad_()
 
     def solve(u: torch.Tensor, offset: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return tuple(logistic_posterior(u, offset, mask))  # type: ignore[return-value]
+        posterior = logistic_posterior(u, offset, mask)
+        return posterior.mean, posterior.covariance
 
     assert torch.autograd.gradcheck(solve, (u, offset), eps=1e-5, atol=1e-4)
 
