@@ -5,19 +5,23 @@ of them follows the loudest. The probability of winning lies in 0..1 for each us
 the belief about the user is unsure.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from persona.errors import ShapeError
-from persona.profiles import Profile
 from persona.types import Posterior, ReplyPairs
+
+if TYPE_CHECKING:  # Profiles read the attributes of this package, so the package cannot wait for them.
+    from persona.profiles import Profile
 
 NUMBERS_PER_BLOCK = 1 << 23
 """Largest array of pairs that is held at once, in numbers; it bounds memory and changes no result."""
 
 
 def win_probability(
-    profile: Profile, posterior: Posterior, candidates: Tensor, reference: Tensor | None = None
+    profile: "Profile", posterior: Posterior, candidates: Tensor, reference: Tensor | None = None
 ) -> Tensor:
     """How likely each user prefers each candidate to a reply of the reference set, on average over the set.
 
@@ -77,7 +81,7 @@ def _opponents(posterior: Posterior, candidates: Tensor, reference: Tensor | Non
     return opponents if opponents.ndim == 3 else opponents.expand(rows, -1, -1)
 
 
-def _won_against(profile: Profile, posterior: Posterior, candidates: Tensor, opponents: Tensor) -> Tensor:
+def _won_against(profile: "Profile", posterior: Posterior, candidates: Tensor, opponents: Tensor) -> Tensor:
     """Expected number of `opponents` (B, R, L) that each candidate beats. Shape (B, C)."""
     rows, count, width = candidates.shape
     met = opponents.shape[1]
