@@ -28,23 +28,33 @@ class ComparisonTable:
         prompts: Row of the prompt that both replies answer. Shape (M,), int64.
         chosen: Row of the preferred reply. Shape (M,), int64.
         rejected: Row of the other reply. Shape (M,), int64.
+        ties: True where the user called the two replies equally good, so that which is `chosen` means nothing;
+            None where there are no ties. Shape (M,), bool.
     """
 
     users: Rows
     prompts: Rows
     chosen: Rows
     rejected: Rows
+    ties: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and ids once, so that everything after can index without looking.
 
         Raises:
-            ShapeError: The four arrays are not one-dimensional and of one length.
+            ShapeError: The arrays are not one-dimensional and of one length.
             DataError: A negative id, or a comparison of a reply with itself.
         """
         for name in ("users", "prompts", "chosen", "rejected"):
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=np.int64))
         arrays = (self.users, self.prompts, self.chosen, self.rejected)
+        if self.ties is not None:
+            object.__setattr__(self, "ties", np.ascontiguousarray(self.ties, dtype=np.bool_))
+            if self.ties.shape != self.users.shape:
+                raise ShapeError(
+                    f"`ties` must have shape (M,) = {self.users.shape}; got {self.ties.shape}. Pass one entry for "
+                    "each comparison, or None."
+                )
         if {a.shape for a in arrays} != {(len(self.users),)}:
             raise ShapeError(
                 "`users`, `prompts`, `chosen` and `rejected` must each have shape (M,); got "
@@ -68,7 +78,24 @@ class ComparisonTable:
 
     def select(self, rows: NDArray[np.int64] | NDArray[np.bool_]) -> "ComparisonTable":
         """The given comparisons (row numbers or a mask), in the given order."""
-        return ComparisonTable(self.users[rows], self.prompts[rows], self.chosen[rows], self.rejected[rows])
+        ties = None if self.ties is None else self.ties[rows]
+        return ComparisonTable(
+            self.users[rows], self.prompts[rows], self.chosen[rows], self.rejected[rows], ties
+        )
+
+    @property
+    def is_tie(self) -> NDArray[np.bool_]:
+        """Whether each comparison is a tie. Shape (M,), bool; all False where `ties` is None."""
+        return np.zeros(len(self), dtype=np.bool_) if self.ties is None else self.ties
+
+    def without_ties(self) -> "ComparisonTable":
+        """The strict choices alone, what learners of choices take; the table itself where there are no ties."""
+        if self.ties is None:
+            return self
+        strict = ~self.ties
+        return ComparisonTable(
+            self.users[strict], self.prompts[strict], self.chosen[strict], self.rejected[strict]
+        )
 
     @classmethod
     def concatenate(cls, parts: Sequence["ComparisonTable"]) -> "ComparisonTable":
@@ -78,6 +105,7 @@ class ComparisonTable:
             np.concatenate([p.prompts for p in parts]),
             np.concatenate([p.chosen for p in parts]),
             np.concatenate([p.rejected for p in parts]),
+            None if all(p.ties is None for p in parts) else np.concatenate([p.is_tie for p in parts]),
         )
 
 
@@ -146,7 +174,13 @@ def gather_pairs(table: ComparisonTable, features: Tensor, padded: PaddedRows) -
 
     Raises:
         ShapeError: `features` has not one row for every reply of the table.
+        DataError: A tie is among the comparisons.
     """
+    if table.ties is not None and (tied := table.ties[padded.rows] & padded.mask).any():
+        raise DataError(
+            "Pairs of chosen and rejected replies must be strict choices; got ties in comparisons "
+            f"{np.unique(padded.rows[tied])[:3].tolist()}. Take `table.without_ties()`, or a loss for ties."
+        )
     replies = int(max(table.chosen.max(initial=-1), table.rejected.max(initial=-1))) + 1
     if features.ndim != 2 or len(features) < replies:
         raise ShapeError(

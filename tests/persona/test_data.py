@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,20 @@ class TestTable:
             ComparisonTable(np.array([-1, 0]), zeros, zeros, zeros + 1)
         with pytest.raises(ShapeError, match=r"\(2,\), \(2,\), \(3,\), \(2,\)"):
             ComparisonTable(zeros, zeros, np.arange(3), zeros)
+        with pytest.raises(ShapeError, match=r"`ties` must have shape \(M,\) = \(2,\); got \(3,\)"):
+            ComparisonTable(zeros, zeros, zeros + 1, zeros, np.zeros(3, dtype=bool))
+
+    def test_ties_go_where_their_rows_go(self) -> None:
+        strict = table([0, 1, 2])
+        assert strict.without_ties() is strict
+        assert not strict.is_tie.any()
+        tied = replace(strict, ties=np.array([True, False, True]))
+        assert tied.select(np.array([2, 1])).is_tie.tolist() == [True, False]
+        assert tied.without_ties().users.tolist() == [1]
+        assert tied.without_ties().ties is None
+        joined = ComparisonTable.concatenate([strict, tied])
+        assert joined.is_tie.tolist() == [False, False, False, True, False, True]
+        assert ComparisonTable.concatenate([strict, strict]).ties is None
 
 
 class TestContexts:
