@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from app.files import read_json, read_tensors, write_arrays, write_json
 from app.pipeline.context import RunContext
-from persona.features import TextFeaturizer
+from persona.features import SURFACE_NAMES, Featurizer, surface_features
 from persona.policy.conditioned import ConditionedPolicy
 from persona.rewards.attributes import ATTRIBUTES, AttributeScale
 from recsys.columns import ITEM
@@ -79,8 +79,11 @@ def sample_replies(run: RunContext, out: Path) -> None:
     kept = is_train[prompt_of]
     scale = AttributeScale.fit(measured[kept])
     hidden = policy.hidden_states(conversations, raw)
-    featurizer = TextFeaturizer.fit(
-        [text for text, keep in zip(raw, kept, strict=True) if keep], hidden[kept], hidden_dim=_HIDDEN_DIM
+    blocks = feature_blocks(raw, hidden)
+    featurizer = Featurizer.fit(
+        {name: block[torch.from_numpy(kept)] for name, block in blocks.items()},
+        components={"hidden": _HIDDEN_DIM},
+        columns={"surface": SURFACE_NAMES},
     )
     featurizer.save(out / "featurizer")
     write_json(
@@ -97,12 +100,17 @@ def sample_replies(run: RunContext, out: Path) -> None:
         {
             "prompt_of": prompt_of,
             "attributes": scale(measured),
-            "features": featurizer.transform(raw, hidden),
+            "features": featurizer.transform(blocks),
             "is_train": is_train,
             "scale_mean": scale.mean,
             "scale_std": scale.std,
         },
     )
+
+
+def feature_blocks(raw: Sequence[str], hidden: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Raw features of replies: counts, and the base model's states."""
+    return {"surface": torch.from_numpy(surface_features(raw)), "hidden": hidden}
 
 
 def split_prompts(
@@ -187,6 +195,6 @@ def load_replies(run: RunContext) -> ReplyPool:
     )
 
 
-def load_featurizer(run: RunContext) -> TextFeaturizer:
+def load_featurizer(run: RunContext) -> Featurizer:
     """What turns a reply into features."""
-    return TextFeaturizer.load(run.stage("replies") / "featurizer")
+    return Featurizer.load(run.stage("replies") / "featurizer", columns={"surface": SURFACE_NAMES})

@@ -13,7 +13,7 @@ from app.pipeline.context import RunContext
 from app.pipeline.pairs import pool_pairs
 from app.pipeline.policy import load_policy, policy_config
 from app.pipeline.preferences import load_comparisons, load_profile
-from app.pipeline.replies import load_featurizer, load_replies
+from app.pipeline.replies import feature_blocks, load_featurizer, load_replies
 from persona.data.comparisons import context_pairs
 from persona.policy.conditioned import ConditionedPolicy
 from persona.recipes.policy import PreferencePairs, train_policy
@@ -195,7 +195,7 @@ def _compare_rewrites(
     def features(raw: list[str]) -> torch.Tensor:
         if not raw:
             return torch.zeros(0, featurizer.dim)
-        return featurizer.transform(raw, policy.hidden_states(conversations, raw))
+        return featurizer.transform(feature_blocks(raw, policy.hidden_states(conversations, raw)))
 
     users = torch.tensor([lessons.dialogues[pair[0]].user for pair in lessons.pairs], dtype=torch.int64)
     chosen = features([pair[2] for pair in lessons.pairs])
