@@ -76,6 +76,45 @@ def combine_directions(directions: Tensor, weights: Tensor) -> Tensor:
     return _shorten(weights @ directions, unit=True)
 
 
+def directions_between(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    """Unit vectors along the shorter arc between two directions: a fan of trade-offs.
+
+    Args:
+        start: Shape (A,), float; any length.
+        end: The same; not opposite to `start`.
+        share: How far from start (0) to end (1) each is, in angle. Shape (F,), float.
+
+    Returns:
+        Shape (F, A).
+
+    Raises:
+        ShapeError: The two differ in shape.
+        DataError: One is zero, or they are opposite, so that there is no shorter arc.
+
+    Example:
+        >>> directions_between(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), torch.tensor([0.5]))
+        tensor([[0.7071, 0.7071]])
+
+    Source: Shoemake (1985), "Animating Rotation with Quaternion Curves", SIGGRAPH.
+    """
+    if start.ndim != 1 or start.shape != end.shape:
+        raise ShapeError(
+            f"`start` and `end` must have one shape (A,); got {tuple(start.shape)} and {tuple(end.shape)}. "
+            "Pass two directions over the same attributes."
+        )
+    first, second = (_shorten(vector.double(), unit=True) for vector in (start, end))
+    across = second - (first @ second) * first
+    if not (first.any() and second.any()) or (across.norm() < 1e-6 and first @ second < 0):
+        raise DataError(
+            "`start` and `end` must not be zero, nor opposite; got lengths "
+            f"{float(start.norm()):.2g} and {float(end.norm()):.2g} with cosine {float(first @ second):.2g}. "
+            "Go by way of a third direction."
+        )
+    angle = share.double() * torch.atan2(across.norm(), first @ second)
+    turned: Tensor = torch.outer(angle.cos(), first) + torch.outer(angle.sin(), _shorten(across, unit=True))
+    return turned.to(start)
+
+
 def direction_reward(attributes: Tensor, direction: Tensor) -> Tensor:
     """What each of N replies is worth to each of B users, v . a.
 

@@ -12,6 +12,7 @@ from persona.profiles import (
     direction_from_sliders,
     direction_reward,
 )
+from persona.profiles.direction import directions_between
 from persona.rewards import ATTRIBUTES
 
 
@@ -52,6 +53,25 @@ def test_directions_add_up_and_cancel_out() -> None:
     assert not combine_directions(opposite, torch.ones(2)).any()
     with pytest.raises(ShapeError, match=r"got \(2, 6\) and \(3,\)"):
         combine_directions(axes, torch.ones(3))
+
+
+def test_a_fan_turns_evenly_from_one_direction_to_the_other() -> None:
+    start, end = torch.tensor([2.0, 0.0, 0.0]), torch.tensor([-1.0, 1.0, 0.0])
+    fan = directions_between(start, end, torch.tensor([0.0, 1 / 3, 2 / 3, 1.0]))
+    angles = torch.tensor([0.0, 45.0, 90.0, 135.0]).deg2rad()
+    torch.testing.assert_close(fan, torch.stack([angles.cos(), angles.sin(), torch.zeros(4)], 1))
+    same = directions_between(start, 3 * start, torch.tensor([0.0, 0.7]))
+    torch.testing.assert_close(same, torch.tensor([[1.0, 0.0, 0.0]]).expand(2, 3))
+
+
+def test_a_fan_needs_two_directions_with_a_shorter_way() -> None:
+    axis, share = torch.tensor([1.0, 0.0]), torch.zeros(1)
+    with pytest.raises(DataError, match=r"lengths 1 and 2 with cosine -1\."):
+        directions_between(axis, -2 * axis, share)
+    with pytest.raises(DataError, match=r"lengths 0 and 1 with cosine 0\."):
+        directions_between(0 * axis, axis, share)
+    with pytest.raises(ShapeError, match=r"got \(2,\) and \(3,\)"):
+        directions_between(axis, torch.ones(3), share)
 
 
 def test_reward_is_the_product_with_the_direction() -> None:
