@@ -98,9 +98,12 @@ def check_comparisons(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def index_comparisons(frame: pd.DataFrame) -> IndexedComparisons:
-    """Arrays of ids from a checked frame; ids follow the order of first appearance."""
+    """Arrays of ids from a checked frame; ids follow the order of first appearance.
+
+    Rows with True in a column `tie`, if there is one, are ties of the table.
+    """
     users, user_ids = pd.factorize(frame["user_id"])
-    prompt_keys = frame["prompt"].map(_canonical)
+    prompt_keys = frame["prompt"].map(canonical_prompt)
     prompts, _ = pd.factorize(prompt_keys)
     first = np.unique(prompts, return_index=True)[1]
     pairs = pd.concat(
@@ -111,7 +114,8 @@ def index_comparisons(frame: pd.DataFrame) -> IndexedComparisons:
     )
     keys = pd.MultiIndex.from_frame(pairs)
     replies, unique = pd.factorize(keys)
-    table = ComparisonTable(users, prompts, replies[: len(frame)], replies[len(frame) :])
+    ties = frame["tie"].to_numpy(dtype=bool) if "tie" in frame else None
+    table = ComparisonTable(users, prompts, replies[: len(frame)], replies[len(frame) :], ties)
     return IndexedComparisons(
         table,
         tuple(map(str, user_ids)),
@@ -177,7 +181,8 @@ def _is_prompt(value: object) -> bool:
     )
 
 
-def _canonical(prompt: Any) -> str:
+def canonical_prompt(prompt: Any) -> str:
+    """A text that is the same for equal prompts, and differs between a text and a lone message of it."""
     if isinstance(prompt, str):
         return "text:" + prompt
     return "messages:" + json.dumps([dict(message) for message in prompt], sort_keys=True)
