@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from persona.data.comparisons import ComparisonTable, PaddedRows, Rows, gather_pairs, sample_episodes
+from persona.objectives.score_gap import logistic_loss, moderated_gap
 from persona.types import Posterior, ReplyPairs
 
 Report = Callable[[dict[str, float]], None]
@@ -87,6 +88,10 @@ EpisodeLoss = Callable[[Learner, ReplyPairs, ReplyPairs], Tensor]
 """(profile, context, target) with lifted features -> loss of each user, shape (B,)."""
 
 
+GapLoss = Callable[[Tensor], Tensor]
+"""From gaps (B, T) between preferred and other replies, in logits, to losses (B, T)."""
+
+
 class Stop(NamedTuple):
     """When held-out users' choices were likeliest.
 
@@ -96,6 +101,16 @@ class Stop(NamedTuple):
 
     steps: int
     log_loss: float
+
+
+def target_loss(loss: GapLoss = logistic_loss) -> EpisodeLoss:
+    """Mean loss of each user's targets under the belief after the context, the belief's width included."""
+
+    def of_episode(profile: Learner, context: ReplyPairs, target: ReplyPairs) -> Tensor:
+        gap = moderated_gap(*profile.log_odds(profile.encode(context), target))
+        return torch.where(target.mask, loss(gap), 0.0).sum(1) / target.mask.sum(1)
+
+    return of_episode
 
 
 def choose_steps(

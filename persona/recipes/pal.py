@@ -18,7 +18,6 @@ Follows Chen et al. (2024), with these departures:
    cosines has no cap.
 """
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -29,19 +28,15 @@ from torch import Tensor
 from persona.data.comparisons import ComparisonTable
 from persona.data.splits import hold_out_users
 from persona.errors import DataError
-from persona.objectives.score_gap import logistic_loss, moderated_gap
+from persona.objectives.score_gap import logistic_loss
 from persona.profiles.hierarchical_bayes import HierarchicalBayes, fit_hierarchical_bayes
 from persona.profiles.pal import START_CONCENTRATION, IdealPoints, PalProfile, PromptCosines
 from persona.profiles.simplex import logit_basis
-from persona.recipes.episodes import EpisodeLoss, Learner, Report, choose_steps, optimise
-from persona.types import ReplyPairs
+from persona.recipes.episodes import GapLoss, Report, choose_steps, optimise, target_loss
 
 LEAST_CURVATURE = 1e-3
 REMOTENESS = 4.0
 """How far out replies start, in units of their spread, for cosines to be nearly linear."""
-
-GapLoss = Callable[[Tensor], Tensor]
-"""From gaps (B, T) between preferred and other replies, in logits, to losses (B, T)."""
 
 
 class PalConfig(BaseModel):
@@ -124,7 +119,7 @@ def train_pal(
     report = report or _ignore
     stay, held_out = hold_out_users(table, config.held_out_share, np.random.default_rng(seed))
     kept, asked = (table.select(np.isin(table.users, users)) for users in (stay, held_out))
-    objective = _episode_loss(loss)
+    objective = target_loss(loss)
     population = _fit_population(kept, features, config, seed)
     stops = {}
     for kinds in config.kinds:
@@ -137,16 +132,6 @@ def train_pal(
     for figures in optimise(profile, table, features, config, objective, steps=stops[kinds].steps, seed=seed):
         _with_kinds(report, kinds)(figures)
     return profile.eval()
-
-
-def _episode_loss(loss: GapLoss) -> EpisodeLoss:
-    """Mean loss of each user's targets, under the belief after the context."""
-
-    def of_episode(profile: Learner, context: ReplyPairs, target: ReplyPairs) -> Tensor:
-        gap = moderated_gap(*profile.log_odds(profile.encode(context), target))
-        return torch.where(target.mask, loss(gap), 0.0).sum(1) / target.mask.sum(1)
-
-    return of_episode
 
 
 def _fit_population(table: ComparisonTable, features: Tensor, config: PalConfig, seed: int) -> _Population:
