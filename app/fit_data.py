@@ -1,0 +1,205 @@
+"""From a file of comparisons to what methods are fitted on and measured with: read, cut by user and prompt."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.errors import ConfigError
+from app.fit_config import FitConfig
+from app.profile_features import FeatureScale, Named, RawFeatures, build_features, measure_named
+from app.profile_methods import Material, Method
+from persona.data import IndexedComparisons, PreferenceSplit, index_comparisons, read_comparisons
+from persona.data import split_users_and_prompts as split_table
+from persona.data.comparisons import ComparisonTable
+from persona.features import parse_features
+
+LEAST_USERS = 8
+FEW_TEST_USERS = 30
+SINGLE, AGREED, CONTROVERSIAL = 0, 1, 2
+
+
+class Prepared(NamedTuple):
+    """Everything that is settled before any method is fitted.
+
+    indexed: The comparisons as arrays.
+    raw: Raw features.
+    named: Measured attributes of the replies.
+    judged: For each comparison `SINGLE`, `AGREED` or `CONTROVERSIAL`. Shape (M,).
+    facts: For the report, as JSON can hold it.
+    """
+
+    indexed: IndexedComparisons
+    raw: RawFeatures
+    named: Named
+    judged: NDArray[np.int64]
+    facts: dict[str, Any]
+
+
+class Trial(NamedTuple):
+    """One split with features that are scaled by its training part.
+
+    split: Who is trained on, who is measured.
+    agreed: Comparisons of `split.target` whose pair several users judged alike. Shape (T,), bool.
+    controversial: Those whose pair they judged differently. Shape (T,), bool.
+    scale: How the features were standardised.
+    """
+
+    split: PreferenceSplit
+    agreed: NDArray[np.bool_]
+    controversial: NDArray[np.bool_]
+    scale: FeatureScale
+
+
+def prepare(config: FitConfig, cache: Path | None = None) -> Prepared:
+    """Read the comparisons and measure their texts.
+
+    Args:
+        config: Says what to read and which features to build.
+        cache: Folder for states of models.
+
+    Raises:
+        ConfigError: The file is missing, or there are too few users.
+        DataError: The file does not hold comparisons (the message has the rows), or there are no such features.
+    """
+    parse_features(config.features)
+    indexed, dropped = read_indexed(config.data)
+    users = len(indexed.user_ids)
+    if users < LEAST_USERS:
+        raise ConfigError(
+            f"DATA must hold comparisons of at least {LEAST_USERS} users, to train on some and to measure on others; "
+            f"got {users} in {config.data}. Collect comparisons of more users."
+        )
+    raw = build_features(
+        indexed.replies,
+        indexed.prompts,
+        indexed.reply_prompts,
+        config.features,
+        cache=cache,
+        device=config.device,
+    )
+    named = measure_named(indexed.replies)
+    judged = judge_pairs(indexed.table)
+    facts = {"data": _describe(config, indexed, judged, dropped), "constant_attributes": list(named.constant)}
+    return Prepared(indexed, raw, named, judged, facts)
+
+
+def read_indexed(path: str | Path) -> tuple[IndexedComparisons, list[dict[str, Any]]]:
+    """A file of comparisons as arrays, and what was left out of it.
+
+    Returns:
+        The comparisons, and for each reason a dictionary of `reason`, `count` and first `rows`.
+
+    Raises:
+        ConfigError: There is no such file.
+        DataError: The file cannot be used; the message has the rows.
+    """
+    if not Path(path).exists():
+        raise ConfigError(f"The comparisons must be a file; got {path}, which is none. Check the path.")
+    return index_comparisons(read_comparisons(path)), []
+
+
+def judge_pairs(table: ComparisonTable) -> NDArray[np.int64]:
+    """Whether the pair of each comparison was judged by several users, and alike.
+
+    Args:
+        table: All comparisons.
+
+    Returns:
+        `SINGLE` where one user alone judged the pair, `AGREED` where all chose the same reply, `CONTROVERSIAL` where
+        they did not. Shape (M,).
+    """
+    low, high = np.minimum(table.chosen, table.rejected), np.maximum(table.chosen, table.rejected)
+    _, pair = np.unique(np.stack([low, high], axis=1), axis=0, return_inverse=True)
+    pair = pair.ravel()
+    judges = np.unique(np.stack([pair, table.users], axis=1), axis=0)[:, 0]
+    several = np.bincount(judges, minlength=pair.max(initial=-1) + 1) > 1
+    share = np.bincount(pair, table.chosen == low) / np.bincount(pair)
+    kind = np.where((share == 0) | (share == 1), AGREED, CONTROVERSIAL)
+    return np.where(several, kind, SINGLE)[pair]
+
+
+def split_trial(prepared: Prepared, config: FitConfig, seed: int) -> Trial:
+    """Users and prompts set apart at random, with features scaled by what training may see.
+
+    Args:
+        prepared: The comparisons.
+        config: Shares of users and prompts.
+        seed: Draws the split.
+
+    Raises:
+        DataError: A part has no comparisons.
+    """
+    table = prepared.indexed.table
+    split = split_table(
+        table,
+        seed=seed,
+        test_users=config.test_users,
+        target_prompts=config.target_prompts,
+        context_prompts=config.context_prompts,
+    )
+    judged = prepared.judged[_rows_of(split.target, table)]
+    replies = np.unique(np.concatenate([split.train.chosen, split.train.rejected]))
+    scale = FeatureScale.fit(prepared.raw, config.features, replies, np.unique(split.train.prompts))
+    return Trial(split, judged == AGREED, judged == CONTROVERSIAL, scale)
+
+
+def whole_scale(prepared: Prepared, config: FitConfig) -> FeatureScale:
+    """Scales by every reply, for the profiles that are kept."""
+    everything = np.arange(len(prepared.indexed.replies)), np.arange(len(prepared.indexed.prompts))
+    return FeatureScale.fit(prepared.raw, config.features, *everything)
+
+
+def features_for(prepared: Prepared, scale: FeatureScale, method: Method, device: str) -> Tensor:
+    """The matrix that a method reads. Shape (N, D), with the prompt's columns last where it reads them."""
+    own = prepared.indexed.reply_prompts if method.reads_prompt else None
+    return scale.matrix(prepared.raw, own).to(device)
+
+
+def material_for(table: ComparisonTable, features: Tensor, scale: FeatureScale, seed: int) -> Material:
+    """What a method is fitted on."""
+    return Material(
+        table,
+        features,
+        seed,
+        prompt_dim=features.shape[1] - scale.replies.dim,
+        length_column=scale.length_column,
+    )
+
+
+def _rows_of(part: ComparisonTable, table: ComparisonTable) -> NDArray[np.int64]:
+    """A row of `table` for each comparison of `part`; of rows that say the same, any will do."""
+    keys = [np.stack([t.users, t.chosen, t.rejected], axis=1) for t in (table, part)]
+    _, inverse = np.unique(np.concatenate(keys), axis=0, return_inverse=True)
+    inverse = inverse.ravel()
+    row = np.empty(inverse.max(initial=-1) + 1, dtype=np.int64)
+    row[inverse[: len(table)]] = np.arange(len(table))
+    return row[inverse[len(table) :]]
+
+
+def _describe(
+    config: FitConfig, indexed: IndexedComparisons, judged: NDArray[np.int64], dropped: list[dict[str, Any]]
+) -> dict[str, Any]:
+    table = indexed.table
+    per_user = np.bincount(table.users, minlength=len(indexed.user_ids))
+    return {
+        "name": Path(config.data).name,
+        "comparisons": len(table),
+        "users": len(indexed.user_ids),
+        "prompts": len(indexed.prompts),
+        "replies": len(indexed.replies),
+        "per_user": {
+            "least": int(per_user.min()),
+            "median": float(np.median(per_user)),
+            "most": int(per_user.max()),
+        },
+        "users_with_one": int((per_user == 1).sum()),
+        "judged": {
+            "by_one_user": int((judged == SINGLE).sum()),
+            "agreed": int((judged == AGREED).sum()),
+            "controversial": int((judged == CONTROVERSIAL).sum()),
+        },
+        "dropped": dropped,
+    }

@@ -1,0 +1,143 @@
+"""`profiles.html`: one file that needs no network, readable in light and dark, with a table beside every plot.
+
+Every text of the data is escaped, and the page's policy lets a browser run the two scripts written here and nothing
+else, and load nothing from anywhere.
+"""
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from app import fit_plots as plots
+from app.fit_tables import fit_tables, plot_tables
+from app.fit_terminal import ranked
+from app.fit_words import answer, last_size, sentences, title_of
+from app.profile_methods import POOLED
+from app.report_html import Plot
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_WIDEST_BAR_REM = 14.0
+Report = Mapping[str, Any]
+
+
+class Readable(NamedTuple):
+    """How well one attribute can be read from the features.
+
+    name: Of the attribute.
+    shown: R2 in words.
+    width: Of its bar, in rem.
+    """
+
+    name: str
+    shown: str
+    width: float
+
+
+def render_fit(report: Report) -> str:
+    """The whole page.
+
+    Args:
+        report: What `profiles.json` holds.
+
+    Returns:
+        HTML; the same input gives the same bytes.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    scripts = [get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")]
+    return environment.get_template("profiles.html.j2").render(
+        report=report,
+        answer=answer(report),
+        sentences=sentences(report),
+        better=report["best"]["definition"] if report["comparisons"] else "",
+        plots=_plots(report),
+        tables=fit_tables(report),
+        readable=_readable(report),
+        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        own_style=Markup((_TEMPLATES / "profiles.css").read_text(encoding="utf-8")),
+        manifest=json.dumps(report["manifest"], indent=2, sort_keys=True, ensure_ascii=False),
+        # Written by this project and by Plotly, so they may stand in the page as they are.
+        scripts=[Markup(script) for script in scripts],
+        script_hashes=Markup(" ".join(_fingerprint(script) for script in scripts)),
+    )
+
+
+def _fingerprint(script: str) -> str:
+    """How a content security policy names an inline script that may run."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
+
+
+def _plots(report: Report) -> dict[str, Plot]:
+    names, best, size = ranked(report), report["best"]["name"], last_size(report)
+    personal = [name for name in names if name != POOLED]
+    tables = plot_tables(report)
+    found = [
+        Plot(
+            "accuracy",
+            "Choices foretold against comparisons known",
+            "Unseen users on unseen prompts. Bands are 95 % intervals over users; methods share their users, so bands "
+            "that overlap do not settle a comparison: the table below does.",
+            plots.accuracy_figure(report, names),
+            tables["accuracy"],
+        ),
+        Plot(
+            "calibration",
+            "Is it as often right as it says?",
+            f"After {size} comparisons, by how sure a method says to be. Above the dashed line it is right more often "
+            f"than it says, below it less. Bins with fewer than {plots.LEAST_CHOICES} choices are left out.",
+            plots.calibration_figure(report, names),
+            tables["calibration"],
+        ),
+    ]
+    if personal:
+        found.append(
+            Plot(
+                "forest",
+                "What each method adds",
+                f"Difference from one model for everybody after {size} comparisons, user by user, with 95 % intervals.",
+                plots.forest_figure(report, personal),
+                tables["forest"],
+            )
+        )
+    if best != POOLED:
+        title = title_of(report, best)
+        found += [
+            Plot(
+                "gains",
+                f"Who gains: {title}",
+                f"Users by what they gain over one model for everybody after {size} comparisons. Few choices are asked "
+                "of each user, so part of the spread is chance.",
+                plots.gains_figure(report, best),
+                tables["gains"],
+            ),
+            Plot(
+                "map",
+                f"Map of the unseen users: {title}",
+                f"Where up to {size} comparisons put each unseen user of the first split: the two widest axes of the "
+                "beliefs, 0 being the average user. Colour and mark show the attribute in which the belief is the "
+                "farthest from the average user; filled where more of it is wanted, hollow where less.",
+                plots.map_figure(report),
+                tables["map"],
+            ),
+        ]
+    return {plot.key: plot for plot in found}
+
+
+def _readable(report: Report) -> list[Readable]:
+    found = []
+    for name, value in sorted(report["features"]["attribute_r2"].items(), key=lambda it: -(it[1] or 0.0)):
+        width = round(_WIDEST_BAR_REM * min(max(value or 0.0, 0.0), 1.0), 2)
+        found.append(Readable(name, "not measured" if value is None else f"{value:.2f}", width))
+    return found

@@ -1,0 +1,197 @@
+"""A comparison of profiles in plain sentences: does it help, which method serves best, how sure is that.
+
+A method is called better only where the corrected test and the interval both say so; nothing that went wrong is left
+out because something else went well.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.fit_data import FEW_TEST_USERS
+from app.headlines import show, show_value
+from app.profile_methods import POOLED
+
+Report = Mapping[str, Any]
+HARDLY = 0.3
+"""R2 below which an attribute can hardly be read from the features."""
+
+
+def title_of(report: Report, name: str) -> str:
+    """What a method is called in sentences."""
+    return str(report["methods"][name]["title"])
+
+
+def last_size(report: Report) -> int:
+    """The context size at which methods are compared."""
+    return int(report["context_sizes"][-1])
+
+
+def figures(report: Report, name: str) -> Mapping[str, Any]:
+    """A method's figures at the size at which methods are compared."""
+    found: Mapping[str, Any] = report["methods"][name]["by_context"][f"k{last_size(report)}"]
+    return found
+
+
+def verdict_of(report: Report, name: str) -> str:
+    """How a method compares with one model for everybody, in a word; nothing for that model itself."""
+    for row in report["comparisons"]:
+        if row["first"] == name:
+            return "better" if row["is_better"] else "worse" if row["is_worse"] else "undecided"
+    return ""
+
+
+def answer(report: Report) -> str:
+    """The user's question answered in one sentence: how far personalisation helps here."""
+    personal = [name for name in report["order"] if name != POOLED]
+    pooled = figures(report, POOLED)["accuracy"]
+    if not personal:
+        return (
+            f"One model for everybody foretells {show(pooled, 'share')} of unseen users' choices; whether "
+            "personalisation helps cannot be told without a personal method."
+        )
+    best = max(personal, key=lambda name: figures(report, name)["accuracy"]["value"])
+    own = figures(report, best)
+    gain, verdict = own["over_pooled"], verdict_of(report, best)
+    after = f"after {_shown(report)} of a user, {title_of(report, best)} foretells {show(own['accuracy'], 'share')}"
+    over = f"where one model for everybody foretells {show_value(pooled['value'], 'share')}"
+    change = show(gain, "points")
+    if verdict == "better":
+        return f"Personalisation helps here: {after} of that user's choices on new prompts, {over}: a gain of {change}."
+    if verdict == "worse":
+        return f"Personalisation does harm here: {after} of that user's choices on new prompts, {over}: {change}."
+    return (
+        f"Personalisation does not clearly help here: {after} of that user's choices on new prompts, {over}; the "
+        f"difference of {change} may be luck."
+    )
+
+
+def sentences(report: Report) -> list[str]:
+    """Which method serves best and how sure that is, then what else must be known; the answer itself is apart."""
+    return [
+        *_who_serves_best(report),
+        *_how_even(report),
+        *_what_it_knows(report),
+        *_what_features_hold(report),
+        *facts_of(report),
+    ]
+
+
+def facts_of(report: Report) -> list[str]:
+    """What must be known of the data beside the figures."""
+    data, split = report["data"], report["split"]
+    seeds = len(split["parts"])
+    found = [
+        f"Measured on {split['measured_users']:,} users that were never trained on, on prompts that were never trained "
+        f"on, over {seeds} {'split' if seeds == 1 else 'splits'} of {data['users']:,} users and "
+        f"{data['prompts']:,} prompts."
+    ]
+    if split["measured_users"] < FEW_TEST_USERS:
+        found.append(f"These are fewer than {FEW_TEST_USERS} users: intervals over so few say little.")
+    if data["users_with_one"]:
+        found.append(
+            f"{_count(data['users_with_one'], 'user')} made a single comparison, of whom nothing can be both shown and "
+            "asked."
+        )
+    found += [
+        f"Left out of the data: {_count(drop['count'], 'row')}, {drop['reason']} (first in rows "
+        f"{', '.join(map(str, drop['rows']))})."
+        for drop in data["dropped"]
+    ]
+    if report["constant_attributes"]:
+        found.append(
+            f"These attributes do not vary among the replies: {', '.join(report['constant_attributes'])}."
+        )
+    found += [
+        f"{left['method']} could not be fitted and is left out: {left['reason']}"
+        for left in report["left_out"]
+    ]
+    return found
+
+
+def _who_serves_best(report: Report) -> list[str]:
+    best, others = report["best"]["name"], report["best"]["others"]
+    if not others:
+        return []
+    beaten = [title_of(report, row["first"]) for row in others if row["is_worse"]]
+    near = sorted((row for row in others if not row["is_worse"]), key=lambda row: -row["difference"])
+    found = f"{_capital(title_of(report, best))} serves best"
+    if not near:
+        return [f"{found}: it is better than every other method compared."]
+    close = [f"{title_of(report, row['first'])} ({_gap(row)})" for row in near]
+    if beaten:
+        found += f": it is better than {_join(beaten)}"
+    return [f"{found}, but not clearly better than {_join(close)}."]
+
+
+def _gap(row: Mapping[str, Any]) -> str:
+    return show({"value": row["difference"], "ci95": [row["low"], row["high"]]}, "points")
+
+
+def _how_even(report: Report) -> list[str]:
+    best = report["best"]["name"]
+    if best == POOLED:
+        return []
+    gains = report["methods"][best]["gains"]
+    better, worse = (sum(sign * gain > 0 for gain in gains) / len(gains) for sign in (1, -1))
+    tenth = figures(report, best)["worst_decile"]
+    found = [
+        f"It foretells more of {show_value(better, 'share')} of the users' choices, and less of "
+        f"{show_value(worse, 'share')}'s, than the one model; the tenth of users whom it serves worst gets "
+        f"{show(tenth, 'share')}."
+    ]
+    agreed, apart = (report["methods"][best][key] for key in ("agreed", "controversial"))
+    if apart is not None:
+        also = "" if agreed is None else f", of pairs that they judged alike {show(agreed, 'share')}"
+        found.append(
+            f"Of pairs that several users judged differently it foretells {show(apart, 'share')}{also}."
+        )
+    return found
+
+
+def _what_it_knows(report: Report) -> list[str]:
+    best = report["best"]["name"]
+    if best == POOLED:
+        return []
+    gap = report["methods"][best]["shuffle_gap"]
+    change = show({"value": -gap["value"], "ci95": [-gap["ci95"][1], -gap["ci95"][0]]}, "points")
+    if gap["ci95"][0] > 0:
+        return [
+            f"Shown another user's comparisons instead, it changes by {change}: what it knows is the user."
+        ]
+    return [
+        f"Shown another user's comparisons instead, it changes by {change}: it hardly knows one user from another."
+    ]
+
+
+def _what_features_hold(report: Report) -> list[str]:
+    read = {name: value for name, value in report["features"]["attribute_r2"].items() if value is not None}
+    poor = [
+        f"{name} ({value:.2f})"
+        for name, value in sorted(read.items(), key=lambda it: it[1])
+        if value < HARDLY
+    ]
+    if not poor:
+        return []
+    return [
+        f"The features hardly hold {_join(poor)} (R2, 1 is all of it): no method can learn a taste for what they lack. "
+        "Others can be named with --features."
+    ]
+
+
+def _shown(report: Report) -> str:
+    size, mean = last_size(report), report["split"]["shown"][f"k{last_size(report)}"]
+    if mean > size - 0.05:
+        return _count(size, "comparison")
+    return f"up to {_count(size, 'comparison')} ({mean:.1f} on average)"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
+def _join(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

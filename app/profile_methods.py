@@ -1,0 +1,102 @@
+"""The methods that `persona fit` compares, by the names that people type.
+
+To add one: a line in `METHODS` that says how to fit it, and its loader in `app.profile_files.LOADERS`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from app.errors import ConfigError
+from app.profile_logistic import fit_logistic
+from persona.data.comparisons import ComparisonTable
+from persona.profiles import Profile
+from persona.profiles.hierarchical_bayes import fit_hierarchical_bayes, fit_length_rule
+from persona.profiles.pooled import fit_pooled
+from persona.recipes.latent import LatentConfig, train_latent
+
+POOLED = "pooled"
+"""The method that the others are compared with; it always takes part."""
+
+
+class Material(NamedTuple):
+    """What a method learns from.
+
+    table: Comparisons of training users alone.
+    features: Features of every reply; for methods that read prompts, the prompt's features are the last columns.
+        Shape (N, D).
+    seed: Of the training.
+    prompt_dim: Number of those last columns; 0 for methods that do not read prompts.
+    length_column: Column that holds the length of a reply; None where the features have none.
+    """
+
+    table: ComparisonTable
+    features: Tensor
+    seed: int
+    prompt_dim: int = 0
+    length_column: int | None = None
+
+
+class Method(NamedTuple):
+    """A way to fit a profile.
+
+    title: As tables and plots call it.
+    fit: From material to a fitted profile.
+    source: Where it comes from.
+    reads_prompt: Whether its features hold the prompt's.
+    """
+
+    title: str
+    fit: Callable[[Material], Profile]
+    source: str
+    reads_prompt: bool = False
+
+
+def _fit_length(material: Material) -> Profile:
+    if material.length_column is None:
+        raise ConfigError(
+            "The method `length` must have the length among the features; got none. Add surface to --features."
+        )
+    return fit_length_rule(material.table, material.features, material.length_column, seed=material.seed)
+
+
+def _train_vpl(material: Material) -> Profile:
+    size = min(LatentConfig().latent_dim, material.features.shape[1])
+    config = LatentConfig(latent_dim=size)
+    return train_latent(material.table, material.features, config, seed=material.seed)
+
+
+METHODS: Mapping[str, Method] = {
+    POOLED: Method(
+        "one model for everybody",
+        lambda m: fit_pooled(m.table, m.features, seed=m.seed),
+        "Bradley & Terry 1952",
+    ),
+    "length": Method("length alone, per user", _fit_length, "baseline"),
+    "logistic": Method(
+        "logistic regression, per user",
+        lambda m: fit_logistic(m.table, m.features, seed=m.seed),
+        "baseline",
+    ),
+    "hierarchical": Method(
+        "hierarchical Bayes",
+        lambda m: fit_hierarchical_bayes(m.table, m.features, seed=m.seed),
+        "Gaussian population by EM",
+    ),
+    "vpl": Method("VPL, closed-form posterior", _train_vpl, "Poddar et al. 2024"),
+}
+
+
+def check_methods(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The methods to fit, with the average user's model first if nobody named it.
+
+    Raises:
+        ConfigError: There is no such method.
+    """
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise ConfigError(
+            f"--methods must be among {', '.join(METHODS)}; got {', '.join(unknown[:3])}. Correct the names."
+        )
+    return names if POOLED in names else (POOLED, *names)

@@ -1,0 +1,75 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.errors import ConfigError, StoreError
+from app.profile_files import load_profile, save_profile
+from app.profile_logistic import VARIANCES, fit_logistic
+from app.profile_methods import METHODS, Material, check_methods
+from persona.checks import check_profile
+from persona.data.comparisons import context_pairs
+from persona.errors import DataError
+from tests.helpers.preference_world import make_world
+
+
+def material(prompt_dim: int = 0) -> Material:
+    world = make_world(users=24, comparisons=12, prompts=60, informative=6, noise=2)
+    return Material(world.table, world.features, 0, prompt_dim=prompt_dim, length_column=0)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_keeps_the_contract_and_comes_back_from_disk(name: str, tmp_path: Path) -> None:
+    given = material(prompt_dim=2 if METHODS[name].reads_prompt else 0)
+    profile = METHODS[name].fit(given)
+    pairs = context_pairs(given.table, profile.lift(given.features), given.table.user_ids[:4], 6)
+    check_profile(profile, pairs)
+    save_profile(profile, tmp_path)
+    again = load_profile(tmp_path)
+    assert type(again) is type(profile)
+    with torch.no_grad():
+        asked = context_pairs(given.table, again.lift(given.features), given.table.user_ids[:4], 3)
+        torch.testing.assert_close(again.encode(pairs).mean, profile.encode(pairs).mean, rtol=1e-4, atol=1e-5)
+        wanted = profile.predict(profile.encode(pairs), asked)
+        torch.testing.assert_close(again.predict(again.encode(pairs), asked), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_average_users_model_always_takes_part() -> None:
+    assert check_methods(("vpl",)) == ("pooled", "vpl")
+    assert check_methods(("vpl", "pooled")) == ("vpl", "pooled")
+
+
+def test_length_needs_a_length() -> None:
+    with pytest.raises(ConfigError, match="`length` must have the length among the features; got none"):
+        METHODS["length"].fit(material()._replace(length_column=None))
+
+
+def test_a_profile_of_another_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"must hold profile.json; got .*, without one"):
+        load_profile(tmp_path)
+    (tmp_path / "profile.json").write_text(json.dumps({"kind": "crystal ball"}))
+    with pytest.raises(StoreError, match=r"of a known kind .*; got 'crystal ball'"):
+        load_profile(tmp_path)
+
+
+def test_logistic_shrinks_to_the_variance_that_held_out_users_choose() -> None:
+    given = material()
+    profile = fit_logistic(given.table, given.features, seed=0)
+    variance = float(profile.factor[0, 0] ** 2)
+    assert min(abs(variance - value) for value in VARIANCES) < 1e-6
+    assert not profile.mean.any()
+    # Labels that are coin flips leave nothing to learn but the strongest shrinkage.
+    half = torch.arange(len(given.table)) % 2 == 0
+    table = given.table
+    chosen = torch.where(half, torch.from_numpy(table.chosen), torch.from_numpy(table.rejected)).numpy()
+    rejected = table.chosen + table.rejected - chosen
+    noise = type(table)(table.users, table.prompts, chosen, rejected)
+    flipped = fit_logistic(noise, given.features, seed=0)
+    assert float(flipped.factor[0, 0] ** 2) < variance
+
+
+def test_logistic_refuses_variances_that_are_not_positive() -> None:
+    with pytest.raises(DataError, match=r"`variances` must be positive, at least one; got \[0.0\]"):
+        fit_logistic(material().table, material().features, seed=0, variances=[0.0])
