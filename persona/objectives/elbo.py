@@ -1,9 +1,11 @@
 """The evidence lower bound of a latent profile, term by term.
 
 For a belief q(z) about a user, the bound on the log-probability of the user's targets is
-E_q[log p(targets | z)] - beta KL(q || prior). The log-odds of a target are linear in z, so under a Gaussian q
-they are Gaussian too, and the expectation is an integral over one dimension: it is computed, not sampled.
+E_q[log p(targets | z)] - beta KL(q || prior). Where the log-odds of a target are linear in z, they are Gaussian
+under a Gaussian q, and the expectation is an integral over one dimension: it is computed, not sampled.
 """
+
+import math
 
 import numpy as np
 import torch
@@ -63,12 +65,37 @@ def gaussian_kl(posterior: Posterior, prior: Posterior) -> Tensor:
     return divergence
 
 
+def standard_normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, diag exp(log_variance)) || N(0, I)) of each row: sum of (exp(v) + m^2 - 1 - v) / 2.
+
+    Args:
+        mean: Shape (B, Z), float.
+        log_variance: Logarithms of the variances. Shape (B, Z), float.
+
+    Returns:
+        Shape (B,), in nats, at least 0.
+
+    Source: Kingma & Welling (2014), "Auto-Encoding Variational Bayes", appendix B.
+    """
+    return 0.5 * (log_variance.exp() + mean.square() - 1.0 - log_variance).sum(-1)
+
+
 def anneal_beta(beta: float, *, step: int, warmup_steps: int) -> float:
     """Weight of the KL at an optimiser step: rises linearly from 0 to `beta` at `warmup_steps`, then stays.
 
     A function of the optimiser's step, so neither evaluation nor the number of micro-batches changes it.
     """
     return beta * min(1.0, step / warmup_steps) if warmup_steps > 0 else beta
+
+
+def cyclical_beta(beta: float, *, step: int, period: int, start: float = 0.1) -> float:
+    """Weight of the KL at an optimiser step, from 0: half a cosine from `start` beta up to `beta`, again and again.
+
+    Source: Poddar et al. (2024), whose released code steps it once for each call of the loss, during evaluation as
+    well; here it follows the optimiser. Fu et al. (2019), "Cyclical Annealing Schedule", section 3.2.
+    """
+    phase = step % period / period
+    return beta * (start + (1.0 - start) * 0.5 * (1.0 - math.cos(math.pi * phase)))
 
 
 def negative_elbo_loss(

@@ -5,7 +5,14 @@ import torch
 from scipy.integrate import quad
 
 from persona.errors import ShapeError
-from persona.objectives.elbo import anneal_beta, expected_log_sigmoid, gaussian_kl, negative_elbo_loss
+from persona.objectives.elbo import (
+    anneal_beta,
+    cyclical_beta,
+    expected_log_sigmoid,
+    gaussian_kl,
+    negative_elbo_loss,
+    standard_normal_kl,
+)
 from persona.types import Posterior
 
 
@@ -75,3 +82,19 @@ def test_beta_rises_once_and_stays() -> None:
 def test_shapes_must_fit() -> None:
     with pytest.raises(ShapeError, match=r"got \(2, 3\), \(2, 3\) and \(3,\)"):
         negative_elbo_loss(torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool), torch.zeros(3), beta=1.0)
+
+
+def test_kl_from_the_standard_normal_is_the_general_one() -> None:
+    mean = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    spread = torch.randn(4, 3, generator=torch.Generator().manual_seed(1))
+    prior = Posterior(torch.zeros(4, 3), torch.eye(3).expand(4, 3, 3))
+    general = gaussian_kl(Posterior(mean, torch.diag_embed(spread.exp())), prior)
+    torch.testing.assert_close(standard_normal_kl(mean, spread), general)
+    assert standard_normal_kl(torch.zeros(1, 2), torch.zeros(1, 2)).item() == 0.0
+
+
+def test_the_published_weight_of_the_kl_rises_along_a_cosine_and_falls_back() -> None:
+    rising = [cyclical_beta(2.0, step=step, period=4) for step in (0, 2, 4, 6)]
+    middle = 2.0 * (0.1 + 0.9 / 2)
+    assert rising == pytest.approx([0.2, middle, 0.2, middle])
+    assert cyclical_beta(2.0, step=9_999, period=10_000) == pytest.approx(2.0, abs=1e-6)
