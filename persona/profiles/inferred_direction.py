@@ -24,7 +24,7 @@ from torch.nn.functional import logsigmoid
 
 from persona.artefacts import load_artefact, save_artefact
 from persona.errors import DataError, ShapeError
-from persona.profiles.direction import decorrelation
+from persona.profiles.direction import decorrelation, direction_as_text
 from persona.profiles.hierarchical_bayes import HierarchicalBayes
 from persona.types import Condition, Posterior, ReplyPairs
 
@@ -180,6 +180,19 @@ class InferredDirection:
     def as_raw(self, direction: Tensor) -> Tensor:
         """The same wishes as unit vectors over the scores as they were given; (B, A) to (B, A)."""
         return _unit(direction @ self.whitening.T)
+
+    def describe(self, belief: DirectionBelief) -> list[str]:
+        """One sentence a user: the direction in hundredths, and how well it is known."""
+        sentences = []
+        for direction, angle in zip(belief.direction, belief.angle.rad2deg().tolist(), strict=True):
+            text = direction_as_text(direction, names=self.names)
+            rating = "" if text is None else text.partition(" as ")[2].partition(". ")[0]
+            sentences.append(
+                f"Rates a reply as {rating}, give or take {angle:.0f} degrees."
+                if rating
+                else "Nothing is known yet about what this user wants."
+            )
+        return sentences
 
     def save(self, folder: Path, name: str = "inferred_direction") -> None:
         """Write `name`.safetensors and `name`.json into `folder`."""

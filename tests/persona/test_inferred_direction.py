@@ -12,6 +12,7 @@ from persona.data.comparisons import context_pairs
 from persona.errors import DataError, ShapeError
 from persona.profiles.hierarchical_bayes import HierarchicalBayes
 from persona.profiles.inferred_direction import (
+    DirectionBelief,
     InferredDirection,
     summarise_direction,
     whiten_within_prompts,
@@ -63,6 +64,7 @@ def test_fifty_noisy_choices_give_the_direction() -> None:
     assert 0.85 < held < 0.99
 
 
+@pytest.mark.integration
 def test_knowing_the_pairs_makes_the_angle_exact_and_not_another_direction() -> None:
     world, _ = world_of(30, seed=6, comparisons=20)
     profile = profile_of(world)
@@ -180,6 +182,16 @@ def test_raw_directions_say_what_whitened_ones_say() -> None:
     by_white, by_raw = profile.lift(world.ratings) @ wish.T, world.ratings @ raw.T
     for user in range(3):
         assert torch.corrcoef(torch.stack([by_white[:, user], by_raw[:, user]]))[0, 1] > 0.9999
+
+
+def test_a_belief_is_told_in_words() -> None:
+    world, _ = world_of(2, seed=0, comparisons=4)
+    direction = torch.tensor([[0.6, 0.0, -0.8, 0.0], [0.0, 0.0, 0.0, 0.0]])
+    belief = DirectionBelief(direction, torch.tensor([0.9, 0.0]), torch.tensor([math.pi / 6, math.pi]))
+    assert profile_of(world).describe(belief) == [
+        "Rates a reply as 60 * instruction_following - 80 * honesty, give or take 30 degrees.",
+        "Nothing is known yet about what this user wants.",
+    ]
 
 
 def test_a_saved_profile_comes_back(tmp_path: Path) -> None:
