@@ -338,7 +338,9 @@ def fit(
     context: typer.Context,
     data: Annotated[
         str,
-        typer.Argument(metavar="DATA", help="File of user_id, prompt, chosen, rejected, one choice a row."),
+        typer.Argument(
+            metavar="DATA", help="File of user_id, prompt, chosen, rejected, or a data set of the field."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the report and the profiles.")],
     methods: Annotated[
@@ -357,6 +359,9 @@ def fit(
     context_prompts: Annotated[
         float, typer.Option(help="Share of prompts kept for what unseen users show; 0: those of training.")
     ] = 0.25,
+    columns: Annotated[
+        str | None, typer.Option(help="Names of columns: user_id=annotator,chosen=better,...")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a stopped comparison in the same folder.")
@@ -364,12 +369,13 @@ def fit(
 ) -> None:
     """Learn how far personalisation helps on your comparisons, and which method serves your users best."""
     with _one_line_errors(context):
-        from app.evaluation_config import split_list, split_numbers
+        from app.evaluation_config import split_list, split_numbers, split_pairs
         from app.fit_config import build_fit_config
 
         config = build_fit_config(
             {
                 "data": data,
+                "columns": split_pairs("--columns", columns),
                 "methods": split_list(methods),
                 "features": split_list(features),
                 "seeds": split_numbers("--seeds", seeds),

@@ -18,6 +18,8 @@ class FitConfig(BaseModel):
 
     # File of comparisons: who chose which reply over which.
     data: Annotated[str, Field(min_length=1)]
+    # The file's name of user_id, prompt, chosen and rejected, where it differs.
+    columns: dict[str, str] | None = None
     # Names of the methods in the order of the tables; the average user's model always stands beside them.
     methods: Annotated[tuple[str, ...], Field(min_length=1)] = (
         "pooled",

@@ -1,5 +1,7 @@
 """From a file of comparisons to what methods are fitted on and measured with: read, cut by user and prompt."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,9 +13,12 @@ from app.errors import ConfigError
 from app.fit_config import FitConfig
 from app.profile_features import FeatureScale, Named, RawFeatures, build_features, measure_named
 from app.profile_methods import Material, Method
-from persona.data import IndexedComparisons, PreferenceSplit, index_comparisons, read_comparisons
+from persona.data import IndexedComparisons, PreferenceSplit
 from persona.data import split_users_and_prompts as split_table
 from persona.data.comparisons import ComparisonTable
+from persona.data.readers.detect import read_preferences
+from persona.data.readers.options import ReadOptions
+from persona.data.report import DataReport
 from persona.features import parse_features
 
 LEAST_USERS = 8
@@ -65,8 +70,8 @@ def prepare(config: FitConfig, cache: Path | None = None) -> Prepared:
         DataError: The file does not hold comparisons (the message has the rows), or there are no such features.
     """
     parse_features(config.features)
-    indexed, dropped = read_indexed(config.data)
-    users = len(indexed.user_ids)
+    indexed, found = read_strict(config.data, columns=config.columns)
+    users = len(indexed.table.user_ids)
     if users < LEAST_USERS:
         raise ConfigError(
             f"DATA must hold comparisons of at least {LEAST_USERS} users, to train on some and to measure on others; "
@@ -82,23 +87,37 @@ def prepare(config: FitConfig, cache: Path | None = None) -> Prepared:
     )
     named = measure_named(indexed.replies)
     judged = judge_pairs(indexed.table)
-    facts = {"data": _describe(config, indexed, judged, dropped), "constant_attributes": list(named.constant)}
+    facts = {"data": _describe(indexed, judged, found), "constant_attributes": list(named.constant)}
     return Prepared(indexed, raw, named, judged, facts)
 
 
-def read_indexed(path: str | Path) -> tuple[IndexedComparisons, list[dict[str, Any]]]:
-    """A file of comparisons as arrays, and what was left out of it.
+def read_strict(
+    path: str | Path, *, columns: Mapping[str, str] | None = None, user: str | None = None
+) -> tuple[IndexedComparisons, DataReport]:
+    """The strict choices of a file as arrays, and what it held and what was left out.
 
-    Returns:
-        The comparisons, and for each reason a dictionary of `reason`, `count` and first `rows`.
+    Args:
+        path: File or folder of any known layout.
+        columns: The file's name of one of our columns, by ours.
+        user: Name of the user where the file has none.
 
     Raises:
-        ConfigError: There is no such file.
+        ConfigError: There is no such file, it is empty, or ties are all that it holds.
         DataError: The file cannot be used; the message has the rows.
     """
     if not Path(path).exists():
         raise ConfigError(f"The comparisons must be a file; got {path}, which is none. Check the path.")
-    return index_comparisons(read_comparisons(path)), []
+    if Path(path).is_file() and not Path(path).stat().st_size:
+        raise ConfigError(
+            f"The comparisons must hold at least one row; got none in {path}. Give a file with rows."
+        )
+    read = read_preferences(path, options=ReadOptions(columns=columns or {}, user=user))
+    strict = read.comparisons.table.without_ties()
+    if not len(strict):
+        raise ConfigError(
+            f"The comparisons must hold choices; got {read.report.ties} ties alone in {path}. Give choices."
+        )
+    return replace(read.comparisons, table=strict), read.report
 
 
 def judge_pairs(table: ComparisonTable) -> NDArray[np.int64]:
@@ -179,17 +198,19 @@ def _rows_of(part: ComparisonTable, table: ComparisonTable) -> NDArray[np.int64]
     return row[inverse[len(table) :]]
 
 
-def _describe(
-    config: FitConfig, indexed: IndexedComparisons, judged: NDArray[np.int64], dropped: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _describe(indexed: IndexedComparisons, judged: NDArray[np.int64], found: DataReport) -> dict[str, Any]:
     table = indexed.table
-    per_user = np.bincount(table.users, minlength=len(indexed.user_ids))
+    per_user = np.unique(table.users, return_counts=True)[1]
     return {
-        "name": Path(config.data).name,
+        "name": found.source,
+        "layout": found.layout,
+        "rows": found.rows,
         "comparisons": len(table),
-        "users": len(indexed.user_ids),
-        "prompts": len(indexed.prompts),
-        "replies": len(indexed.replies),
+        "ties": found.ties,
+        "contradictions": found.contradictions,
+        "users": len(per_user),
+        "prompts": len(np.unique(table.prompts)),
+        "replies": len(np.unique(np.concatenate([table.chosen, table.rejected]))),
         "per_user": {
             "least": int(per_user.min()),
             "median": float(np.median(per_user)),
@@ -201,5 +222,8 @@ def _describe(
             "agreed": int((judged == AGREED).sum()),
             "controversial": int((judged == CONTROVERSIAL).sum()),
         },
-        "dropped": dropped,
+        "dropped": [
+            {"reason": part.reason, "count": part.count, "rows": list(part.rows)} for part in found.dropped
+        ],
+        "notes": list(found.notes),
     }

@@ -179,6 +179,8 @@ def _data(report: Report) -> Table:
     data = report["data"]
     per_user, shown = data["per_user"], report["split"]["shown"]
     rows = [
+        ["layout of the file", data["layout"]],
+        ["rows, choices, ties", f"{data['rows']:,}, {data['comparisons']:,}, {data['ties']:,}"],
         ["comparisons of a user: least, median, most",
          f"{per_user['least']:,}, {per_user['median']:,.0f}, {per_user['most']:,}"],
         ["users with a single comparison", f"{data['users_with_one']:,}"],

@@ -93,10 +93,15 @@ def facts_of(report: Report) -> list[str]:
             "asked."
         )
     found += [
-        f"Left out of the data: {_count(drop['count'], 'row')}, {drop['reason']} (first in rows "
+        f"Left out of the data: {drop['count']:,} where {drop['reason']} (first in rows "
         f"{', '.join(map(str, drop['rows']))})."
         for drop in data["dropped"]
     ]
+    if data["ties"]:
+        found.append(f"{_count(data['ties'], 'tie')} are not used: methods learn from choices alone.")
+    if data["contradictions"]:
+        found.append(f"{data['contradictions']:,} choices contradict another one by the same user.")
+    found += data["notes"]
     if report["constant_attributes"]:
         found.append(
             f"These attributes do not vary among the replies: {', '.join(report['constant_attributes'])}."

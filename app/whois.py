@@ -12,7 +12,7 @@ from rich.console import Console
 
 from app.errors import ConfigError, StoreError
 from app.files import read_json
-from app.fit_data import read_indexed
+from app.fit_data import read_strict
 from app.fit_report import POOL_JSON, PROFILES, PROFILES_JSON
 from app.fit_scores import FACTS
 from app.profile_features import FeatureScale, build_features, measure_named, prompt_text
@@ -24,6 +24,8 @@ from persona.profiles import Profile
 from persona.types import ReplyPairs
 
 SHOWN_QUESTIONS = 3
+NAMELESS = "this user"
+"""What the user is called where a file names none."""
 
 
 class Ask(NamedTuple):
@@ -106,8 +108,8 @@ def read_choices(path: Path, user: str | None) -> tuple[str, list[Pair]]:
         ConfigError: There is no such file or user, or several users and none named.
         DataError: The file cannot be used.
     """
-    indexed, _ = read_indexed(path)
-    names = indexed.user_ids
+    indexed, _ = read_strict(path, user=user or NAMELESS)
+    names = [indexed.user_ids[row] for row in indexed.table.user_ids]
     if user is None and len(names) > 1:
         raise ConfigError(
             f"--user must say whose choices to read; got none, and {path} has {len(names)} users: "
@@ -122,7 +124,7 @@ def read_choices(path: Path, user: str | None) -> tuple[str, list[Pair]]:
             f"{hint} Name one of them."
         )
     table = indexed.table
-    rows = np.flatnonzero(table.users == names.index(wanted))
+    rows = np.flatnonzero(table.users == indexed.user_ids.index(wanted))
     return wanted, [
         Pair(
             prompt_text(indexed.prompts[table.prompts[row]]),
@@ -134,7 +136,7 @@ def read_choices(path: Path, user: str | None) -> tuple[str, list[Pair]]:
 
 
 def _read_questions(path: Path) -> list[Pair]:
-    indexed, _ = read_indexed(path)
+    indexed, _ = read_strict(path, user=NAMELESS)
     table = indexed.table
     pairs = np.unique(np.sort(np.stack([table.chosen, table.rejected], axis=1), axis=1), axis=0)
     return [

@@ -144,14 +144,15 @@ def test_no_taste_is_not_called_help(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ([], "must hold at least one row; got none"),
+        ([], "must hold at least one row; got none in"),
         (choices(users=1), "comparisons of at least 8 users, .*; got 1 in"),
+        ([{**row, "tie": True} for row in choices(users=9)], "must hold choices; got 270 ties alone in"),
         (
-            [*choices(users=9), {"user_id": "u", "prompt": "p", "chosen": " ", "rejected": "r"}],
-            r"rows \[271\]",
+            [{"user_id": "u", "prompt": "p", "chosen": " ", "rejected": "r"}],
+            r"got none: 1 where .* \(row 1\)",
         ),
     ],
-    ids=["empty", "one user", "blank reply"],
+    ids=["empty", "one user", "ties", "blank"],
 )
 def test_bad_data_are_told_in_one_sentence(rows: list[dict[str, Any]], says: str, tmp_path: Path) -> None:
     data = write_choices(tmp_path / "c.jsonl", rows)
@@ -165,6 +166,17 @@ def test_bad_data_are_told_in_one_sentence(rows: list[dict[str, Any]], says: str
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"must be a file; got .*absent.jsonl, which is none"):
         run_fit(tmp_path / "absent.jsonl", tmp_path / "out")
+
+
+@pytest.mark.integration
+def test_what_is_left_out_of_the_data_is_counted_and_named(tmp_path: Path) -> None:
+    rows = choices(users=12, comparisons=16)
+    blank = {"user_id": "u1", "prompt": "p", "chosen": " ", "rejected": "r"}
+    data = write_choices(tmp_path / "c.jsonl", [*rows, blank, rows[0]])
+    report, printed = run_fit(data, tmp_path / "out", methods=("pooled",), seeds=(0,))
+    assert report["data"]["rows"] == 194 and report["data"]["comparisons"] == 192
+    assert [(part["count"], part["rows"]) for part in report["data"]["dropped"]] == [(1, [193]), (1, [194])]
+    assert "Left out of the data: 1 where" in printed and "(first in rows 193)" in printed
 
 
 @pytest.mark.integration

@@ -43,7 +43,7 @@ def test_whois_gets_what_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     ("rows", "says"),
     [
         ([], "at least one row; got none"),
-        ([{"prompt": "p", "chosen": "a", "rejected": "b"}], "missing user_id"),
+        ([{"prompt": "p", "chosen": "a", "rejected": "b"}], "lacks user_id"),
         (choices(users=1, comparisons=5), "at least 8 users"),
     ],
 )

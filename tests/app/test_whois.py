@@ -8,7 +8,6 @@ from rich.console import Console
 
 from app.errors import ConfigError, StoreError
 from app.whois import Ask, tell_user
-from persona.errors import DataError
 from tests.helpers.choices_file import choices, write_choices
 from tests.helpers.finished_fit import FinishedFit, finished_fit, run_fit
 
@@ -103,7 +102,7 @@ def test_what_cannot_be_told_is_said_in_one_sentence(
 def test_an_empty_file_and_an_empty_folder_are_told(done: FinishedFit, tmp_path: Path) -> None:
     empty = tmp_path / "empty.jsonl"
     empty.write_text("")
-    with pytest.raises(DataError, match="at least one row; got none"):
+    with pytest.raises(ConfigError, match="at least one row; got none in"):
         tell(done.out, Ask(empty))
     with pytest.raises(StoreError, match=r"got .*, without profiles.json. Make it with `persona fit`"):
         tell(tmp_path, Ask(done.data))
@@ -115,3 +114,11 @@ def test_a_comparison_without_personal_methods_tells_nothing(tmp_path: Path) -> 
     run_fit(data, tmp_path / "out", methods=("pooled",), seeds=(0,))
     with pytest.raises(ConfigError, match=r"must hold a method that learns of users; got pooled in"):
         tell(tmp_path / "out", Ask(data, user="u1"))
+
+
+@pytest.mark.integration
+def test_a_file_of_one_person_needs_no_names(done: FinishedFit, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in one_user(tmp_path / "u.jsonl", 1).read_text().splitlines()]
+    bare = [{key: value for key, value in row.items() if key != "user_id"} for row in rows]
+    told, printed = tell(done.out, Ask(write_choices(tmp_path / "bare.jsonl", bare)))
+    assert told["user"] == "this user" and printed.startswith("After 24 choices, this user wants ")
