@@ -28,6 +28,7 @@ def split_users_and_prompts(
     test_users: float = 0.25,
     target_prompts: float = 0.25,
     context_prompts: float = 0.25,
+    prompt_groups: Rows | None = None,
 ) -> PreferenceSplit:
     """Set users and prompts apart, at random.
 
@@ -41,9 +42,12 @@ def split_users_and_prompts(
         target_prompts: Share of prompts kept for targets, between 0 and 1.
         context_prompts: Share of prompts kept for contexts, at least 0; with 0, contexts are drawn from the
             prompts of training, which unseen users answer with replies that the model knows.
+        prompt_groups: Group of each prompt, such as `persona.data.duplicates.prompt_groups` finds; prompts of one
+            group come into one part, so a large group may miss the shares. None: each prompt is its own group.
+            Shape (prompts,), int64.
 
     Raises:
-        DataError: A share out of range, or a part without comparisons.
+        DataError: A share out of range, a part without comparisons, or a prompt without a group.
     """
     held = target_prompts + context_prompts
     if not (0 < test_users < 1 and target_prompts > 0 and context_prompts >= 0 and held < 1):
@@ -55,10 +59,11 @@ def split_users_and_prompts(
     rng = np.random.default_rng(seed)
     users = rng.permutation(table.user_ids)
     unseen = np.isin(table.users, users[: round(test_users * len(users))])
-    prompts = rng.permutation(np.unique(table.prompts))
-    first, second = round(target_prompts * len(prompts)), round(held * len(prompts))
-    target = np.isin(table.prompts, prompts[:first])
-    context = np.isin(table.prompts, prompts[first:second])
+    prompts = np.unique(table.prompts)
+    target, context = (
+        np.isin(table.prompts, part)
+        for part in _deal_prompts(prompts, prompt_groups, target_prompts, held, rng)
+    )
     shown = context if context_prompts else ~target
     split = PreferenceSplit(
         table.select(~unseen & ~target & ~context),
@@ -72,6 +77,28 @@ def split_users_and_prompts(
             f"users and {len(prompts)} prompts. Collect more, or change the shares."
         )
     return split
+
+
+def _deal_prompts(
+    prompts: Rows, prompt_groups: Rows | None, target: float, held: float, rng: np.random.Generator
+) -> tuple[Rows, Rows]:
+    """Prompts of the target and of the context: whole groups, in random order, until a part has its share."""
+    if prompt_groups is not None and len(prompt_groups) <= prompts.max(initial=-1):
+        raise DataError(
+            f"`prompt_groups` must have an entry for each prompt, up to {prompts.max()}; got {len(prompt_groups)}. "
+            "Group all prompts of the table."
+        )
+    labels, group = np.unique(
+        prompts if prompt_groups is None else np.asarray(prompt_groups)[prompts], return_inverse=True
+    )
+    order = rng.permutation(len(labels))
+    size = np.bincount(group, minlength=len(labels))
+    # A group belongs where its middle falls.
+    middle = np.empty(len(labels))
+    middle[order] = np.cumsum(size[order]) - size[order] / 2
+    first, second = round(target * len(prompts)), round(held * len(prompts))
+    is_target, is_held = middle[group] < first, middle[group] < second
+    return prompts[is_target], prompts[is_held & ~is_target]
 
 
 def hold_out_users(table: ComparisonTable, share: float, rng: np.random.Generator) -> tuple[Rows, Rows]:
