@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from persona.data.comparisons import ComparisonTable, Rows
-from persona.data.reader import IndexedComparisons, canonical_prompt
+from persona.data.indexed import IndexedComparisons, NumberedReplies, number_replies
 from persona.data.report import DataReport, Dropped, count_comparisons
 from persona.errors import ShapeError
 
@@ -96,10 +96,11 @@ def assemble_pairs(part: PairRows, source: Source) -> Preferences:
     """Preferences from comparisons; a row that says what an earlier one said is left out and counted."""
     frame = part.frame
     users, user_ids = pd.factorize(frame["user_id"])
-    prompts, replies, texts = _number_replies(
+    numbered = number_replies(
         pd.concat([frame["prompt"], frame["prompt"]]), pd.concat([frame["chosen"], frame["rejected"]])
     )
-    chosen, rejected = replies[: len(frame)], replies[len(frame) :]
+    count = len(frame)
+    chosen, rejected = numbered.row_replies[:count], numbered.row_replies[count:]
     ties = frame["tie"].to_numpy(dtype=bool)
     # A tie is the same statement in either order.
     low, high = (
@@ -107,7 +108,7 @@ def assemble_pairs(part: PairRows, source: Source) -> Preferences:
         np.where(ties, np.maximum(chosen, rejected), rejected),
     )
     first = np.unique(np.stack([users, low, high, ties], axis=1), axis=0, return_index=True)[1]
-    kept = np.zeros(len(frame), dtype=bool)
+    kept = np.zeros(count, dtype=bool)
     kept[first] = True
     dropped = part.dropped
     if not kept.all():
@@ -115,14 +116,14 @@ def assemble_pairs(part: PairRows, source: Source) -> Preferences:
         dropped = (*dropped, Dropped.of("a row repeats an earlier one", again))
     table = ComparisonTable(
         users[kept],
-        prompts[: len(frame)][kept],
+        numbered.row_prompts[:count][kept],
         chosen[kept],
         rejected[kept],
         ties[kept] if ties.any() else None,
     )
-    indexed = IndexedComparisons(table, tuple(map(str, user_ids)), *texts)
+    indexed = numbered.index(table, tuple(map(str, user_ids)))
     strength = frame["strength"].to_numpy(dtype=np.float64)[kept] if "strength" in frame else None
-    scores = _scores_of_pairs(frame["scores"], replies, len(texts[1])) if "scores" in frame else {}
+    scores = _scores_of_pairs(frame["scores"], numbered) if "scores" in frame else {}
     return _finish(indexed, scores, strength, dropped, part.notes, source)
 
 
@@ -135,7 +136,8 @@ def assemble_rated(part: RatedRows, source: Source, *, slack: float = 0.0) -> Pr
         slack: Ratings that differ by at most this are a tie.
     """
     frame = part.frame
-    prompts, replies, texts = _number_replies(frame["prompt"], frame["reply"])
+    numbered = number_replies(frame["prompt"], frame["reply"])
+    replies = numbered.row_replies
     first, second = pairs_within(frame["group"].to_numpy(dtype=np.int64))
     different = replies[first] != replies[second]
     dropped = (*part.dropped, *_left_alone(frame["row"].to_numpy(dtype=np.int64), first, second, different))
@@ -151,13 +153,13 @@ def assemble_rated(part: RatedRows, source: Source, *, slack: float = 0.0) -> Pr
     ties = np.abs(gap) <= slack
     table = ComparisonTable(
         owner,
-        prompts[first],
+        numbered.row_prompts[first],
         replies[np.where(gap >= 0, first, second)],
         replies[np.where(gap >= 0, second, first)],
         ties if ties.any() else None,
     )
-    scores = {name: _mean_by_reply(replies, given, len(texts[1])) for name, given in part.scores.items()}
-    return _finish(IndexedComparisons(table, names, *texts), scores, None, dropped, part.notes, source)
+    scores = {name: _mean_by_reply(numbered, given) for name, given in part.scores.items()}
+    return _finish(numbered.index(table, names), scores, None, dropped, part.notes, source)
 
 
 def pairs_within(groups: Rows) -> tuple[Rows, Rows]:
@@ -188,24 +190,6 @@ def pairs_within(groups: Rows) -> tuple[Rows, Rows]:
     return order[first], order[second]
 
 
-def _number_replies(
-    prompts: "pd.Series[Any]", replies: "pd.Series[Any]"
-) -> tuple[Rows, Rows, tuple[tuple[Any, ...], tuple[str, ...], NDArray[np.int64]]]:
-    """Rows of prompts and replies by first appearance, and what `IndexedComparisons` lists of them."""
-    codes, _ = pd.factorize(prompts.map(canonical_prompt))
-    seen = np.unique(codes, return_index=True)[1]
-    texts, unique = pd.factorize(replies)
-    pair = pd.factorize(codes.astype(np.int64) * max(len(unique), 1) + texts)[0]
-    first = np.unique(pair, return_index=True)[1]
-    values, asked = replies.to_numpy(), prompts.to_numpy()
-    listed = (
-        tuple(asked[row] for row in seen),
-        tuple(str(values[row]) for row in first),
-        codes[first].astype(np.int64),
-    )
-    return codes.astype(np.int64), pair.astype(np.int64), listed
-
-
 def _left_alone(rows: Rows, first: Rows, second: Rows, different: NDArray[np.bool_]) -> tuple[Dropped, ...]:
     """Replies that give no comparison: without another one in their group, or the same as another one."""
     alone = ~np.isin(np.arange(len(rows)), np.concatenate([first, second]))
@@ -216,22 +200,21 @@ def _left_alone(rows: Rows, first: Rows, second: Rows, different: NDArray[np.boo
     return tuple(Dropped.of(reason, numbers) for reason, numbers in found.items() if len(numbers))
 
 
-def _mean_by_reply(replies: Rows, rating: Values, count: int) -> Values:
-    known = np.isfinite(rating)
-    total = np.bincount(replies[known], rating[known], minlength=count)
-    times = np.bincount(replies[known], minlength=count)
+def _mean_by_reply(numbered: NumberedReplies, rating: Values) -> Values:
+    known, count = np.isfinite(rating), len(numbered.replies)
+    total = np.bincount(numbered.row_replies[known], rating[known], minlength=count)
+    times = np.bincount(numbered.row_replies[known], minlength=count)
     return np.where(times > 0, total / np.maximum(times, 1), np.nan)
 
 
-def _scores_of_pairs(scores: "pd.Series[Any]", replies: Rows, count: int) -> dict[str, Values]:
+def _scores_of_pairs(scores: "pd.Series[Any]", numbered: NumberedReplies) -> dict[str, Values]:
     """Mean rating of each reply by objective, from the rows' mappings to (chosen, rejected)."""
     names = sorted({name for row in scores for name in row})
     missing = (np.nan, np.nan)
     return {
         name: _mean_by_reply(
-            replies,
+            numbered,
             np.asarray([row.get(name, missing)[side] for side in (0, 1) for row in scores], dtype=np.float64),
-            count,
         )
         for name in names
     }

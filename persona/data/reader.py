@@ -1,46 +1,26 @@
-"""Comparisons as people keep them: JSONL, Parquet or a data frame, checked row by row, made into arrays.
+"""Comparisons as people keep them, checked row by row; one that breaks a rule stops the reading.
 
 Columns follow TRL's preference format plus the user: `user_id`, `prompt` (a string, or a list of messages),
 `chosen`, `rejected`. Further columns are kept as they are.
 """
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow
 
-from persona.data.comparisons import ComparisonTable
+from persona.data.readers.files import read_rows
 from persona.errors import DataError
 
 COLUMNS = ("user_id", "prompt", "chosen", "rejected")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class IndexedComparisons:
-    """Comparisons as arrays, with what their rows stand for.
-
-    Attributes:
-        table: The comparisons; all ids are rows of the lists below.
-        user_ids: Name of each user.
-        prompts: Each prompt, a string or a list of messages.
-        replies: Text of each reply; one text under two prompts is two replies.
-        reply_prompts: Row of the prompt that each reply answers. Shape (N,), int64.
-    """
-
-    table: ComparisonTable
-    user_ids: tuple[str, ...]
-    prompts: tuple[Any, ...]
-    replies: tuple[str, ...]
-    reply_prompts: np.ndarray[tuple[int], np.dtype[np.int64]]
-
-
 def read_comparisons(path: str | Path) -> pd.DataFrame:
-    """Comparisons from a `.jsonl` or `.parquet` file, checked.
+    """Comparisons from a file in TRL's columns plus the user, every row of which must be right.
+
+    For other layouts, and to leave faulty rows out, see `persona.data.readers.read_preferences`.
 
     Returns:
         The rows of the file, with `user_id` as text.
@@ -49,21 +29,13 @@ def read_comparisons(path: str | Path) -> pd.DataFrame:
         DataError: The file is missing or unreadable, or a row breaks a rule; the message has its number, from
             1.
     """
-    path = Path(path)
-    readers = {".jsonl": _read_jsonl, ".parquet": _read_parquet}
-    if path.suffix not in readers:
+    raw = read_rows(Path(path))
+    if raw.dropped:
         raise DataError(
-            f"A file of comparisons must end in .jsonl or .parquet; got `{path.name}`. Convert it to one of "
-            "the two."
+            f"Every row of `{raw.source}` must be a JSON object; got {'; '.join(map(str, raw.dropped))}. Correct or "
+            "remove them."
         )
-    try:
-        frame = readers[path.suffix](path)
-    except OSError as err:
-        raise DataError(
-            f"`{path}` must be a readable file; got: {err.strerror or err}. Check the path and its "
-            "permissions."
-        ) from err
-    return check_comparisons(frame)
+    return check_comparisons(raw.frame)
 
 
 def check_comparisons(frame: pd.DataFrame) -> pd.DataFrame:
@@ -97,66 +69,6 @@ def check_comparisons(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.assign(user_id=frame["user_id"].astype(str)).reset_index(drop=True)
 
 
-def index_comparisons(frame: pd.DataFrame) -> IndexedComparisons:
-    """Arrays of ids from a checked frame; ids follow the order of first appearance.
-
-    Rows with True in a column `tie`, if there is one, are ties of the table.
-    """
-    users, user_ids = pd.factorize(frame["user_id"])
-    prompt_keys = frame["prompt"].map(canonical_prompt)
-    prompts, _ = pd.factorize(prompt_keys)
-    first = np.unique(prompts, return_index=True)[1]
-    pairs = pd.concat(
-        [
-            pd.DataFrame({"prompt": prompts, "reply": frame[name].to_numpy()})
-            for name in ("chosen", "rejected")
-        ]
-    )
-    keys = pd.MultiIndex.from_frame(pairs)
-    replies, unique = pd.factorize(keys)
-    ties = frame["tie"].to_numpy(dtype=bool) if "tie" in frame else None
-    table = ComparisonTable(users, prompts, replies[: len(frame)], replies[len(frame) :], ties)
-    return IndexedComparisons(
-        table,
-        tuple(map(str, user_ids)),
-        tuple(frame["prompt"].iloc[first]),
-        tuple(str(text) for _, text in unique),
-        np.fromiter((prompt for prompt, _ in unique), dtype=np.int64, count=len(unique)),
-    )
-
-
-def _read_jsonl(path: Path) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            row = json.loads(line.decode("utf-8"))
-        except UnicodeDecodeError as err:
-            raise DataError(
-                f"`{path.name}` must be UTF-8 text; got other bytes in row {number}. Save it again as UTF-8."
-            ) from err
-        except json.JSONDecodeError as err:
-            raise DataError(
-                f"Each line of `{path.name}` must be a JSON object; row {number} is not JSON ({err.msg}). "
-                "Correct it."
-            ) from err
-        if not isinstance(row, dict):
-            raise DataError(
-                f"Each line of `{path.name}` must be a JSON object; row {number} is a {type(row).__name__}. "
-                "Correct it."
-            )
-        rows.append(row)
-    return pd.DataFrame(rows, dtype=object) if rows else pd.DataFrame(columns=list(COLUMNS), dtype=object)
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except pyarrow.ArrowException as err:
-        raise DataError(
-            f"`{path.name}` must be a Parquet file; got one that cannot be read as such. Write it again."
-        ) from err
-
-
 def _refuse(bad: pd.Series, rule: str, got: str) -> None:
     rows = (np.flatnonzero(bad.to_numpy(dtype=bool)) + 1)[:3].tolist()
     if rows:
@@ -179,10 +91,3 @@ def _is_prompt(value: object) -> bool:
     return len(value) > 0 and all(
         isinstance(m, dict) and _is_text(m.get("role")) and _is_text(m.get("content")) for m in messages
     )
-
-
-def canonical_prompt(prompt: Any) -> str:
-    """A text that is the same for equal prompts, and differs between a text and a lone message of it."""
-    if isinstance(prompt, str):
-        return "text:" + prompt
-    return "messages:" + json.dumps([dict(message) for message in prompt], sort_keys=True)

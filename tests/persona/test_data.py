@@ -233,7 +233,7 @@ class TestReader:
                 {**ROW, "chosen": "no"},
                 r"`chosen` and `rejected` must differ; got equal replies in 1 rows.*\[2\]",
             ),
-            ([1], "row 2 is a list"),
+            ([1], r"got 1 where a line is not a JSON object \(row 2\)"),
         ],
     )
     def test_a_bad_row_is_named(self, tmp_path: Path, row: Any, message: str) -> None:
@@ -241,22 +241,25 @@ class TestReader:
             read_comparisons(write(tmp_path / "a.jsonl", ROW, row))
 
     def test_bad_files_are_named(self, tmp_path: Path) -> None:
-        with pytest.raises(DataError, match=r"must end in \.jsonl or \.parquet; got `a\.csv`"):
-            read_comparisons(tmp_path / "a.csv")
-        with pytest.raises(DataError, match="readable file; got: No such file"):
+        (tmp_path / "a.doc").write_text("")
+        with pytest.raises(DataError, match=r"must end in \.jsonl, .*; got `a\.doc`"):
+            read_comparisons(tmp_path / "a.doc")
+        with pytest.raises(DataError, match="must be a file or a folder; there is none"):
             read_comparisons(tmp_path / "a.jsonl")
         (tmp_path / "b.jsonl").write_bytes(json.dumps(ROW).encode() + b"\n\xff\xfe\n")
-        with pytest.raises(DataError, match=r"UTF-8 text; got other bytes in row 2"):
+        with pytest.raises(DataError, match=r"UTF-8 text; got other bytes in 1 lines, first in lines \[2\]"):
             read_comparisons(tmp_path / "b.jsonl")
-        (tmp_path / "c.jsonl").write_text("{\n")
-        with pytest.raises(DataError, match="row 1 is not JSON"):
+        (tmp_path / "c.jsonl").write_text(json.dumps(ROW) + "\n{\n")
+        with pytest.raises(DataError, match=r"got 1 where a line is not a JSON object \(row 2\)"):
             read_comparisons(tmp_path / "c.jsonl")
-        (tmp_path / "d.jsonl").write_text("")
-        with pytest.raises(DataError, match="at least one row; got none"):
-            read_comparisons(tmp_path / "d.jsonl")
-        (tmp_path / "e.parquet").write_bytes(b"PAR1 not really")
-        with pytest.raises(DataError, match=r"`e\.parquet` must be a Parquet file"):
-            read_comparisons(tmp_path / "e.parquet")
         missing = {"user_id": 1, "prompt": "p", "answer": "a"}
         with pytest.raises(DataError, match="missing chosen, rejected among user_id, prompt, answer"):
             read_comparisons(write(tmp_path / "f.jsonl", missing))
+        with pytest.raises(DataError, match="at least one row; got none"):
+            check_comparisons(pd.DataFrame(columns=list(ROW)))
+
+    def test_a_column_of_ties_goes_into_the_table(self) -> None:
+        frame = check_comparisons(
+            pd.DataFrame([{**ROW, "tie": True}, {**ROW, "user_id": "bob", "tie": False}])
+        )
+        assert index_comparisons(frame).table.is_tie.tolist() == [True, False]
