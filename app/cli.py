@@ -345,7 +345,9 @@ def fit(
     out: Annotated[Path, typer.Option(help="Folder for the report and the profiles.")],
     methods: Annotated[
         str | None,
-        typer.Option(help="Among pooled, length, logistic, hierarchical, vpl and others, see README."),
+        typer.Option(
+            help="Among pooled, length, logistic, hierarchical, vpl, pal, pal-prompt, gpm, micro, direction, pro."
+        ),
     ] = None,
     features: Annotated[
         str | None, typer.Option(help="Side by side: surface, relation, encoder=MODEL, states=MODEL.")

@@ -103,7 +103,7 @@ def _measure_stage(
         method = METHODS[name]
         features = features_for(prepared, trial.scale, method, device)
         began = time.perf_counter()
-        profile = method.fit(material_for(trial.split.train, features, trial.scale, seed))
+        profile = method.fit(material_for(trial.split.train, features, trial.scale, method, seed))
         seconds = time.perf_counter() - began
         scores, facts = measure_profile(profile, prepared, trial, features, sizes=config.context, seed=seed)
         save_scores(view.folder, scores, {**facts, "fit_seconds": seconds})
@@ -115,9 +115,9 @@ def _kept_stage(config: FitConfig, name: str, prepared: Prepared, device: str) -
     def function(view: StageView) -> None:
         method, scale = METHODS[name], whole_scale(prepared, config)
         features = features_for(prepared, scale, method, device)
-        profile = method.fit(material_for(prepared.indexed.table, features, scale, config.seed))
+        profile = method.fit(material_for(prepared.indexed.table, features, scale, method, config.seed))
         save_profile(profile, view.folder)
-        write_json(view.folder / FACTS, {"reads_prompt": method.reads_prompt})
+        write_json(view.folder / FACTS, {"reads": method.reads})
 
     return function
 

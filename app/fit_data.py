@@ -11,7 +11,7 @@ from torch import Tensor
 
 from app.errors import ConfigError
 from app.fit_config import FitConfig
-from app.profile_features import FeatureScale, Named, RawFeatures, build_features, measure_named
+from app.profile_features import FeatureScale, Named, RawFeatures, build_features, standardise_attributes
 from app.profile_methods import Material, Method
 from persona.data import IndexedComparisons, PreferenceSplit
 from persona.data import split_users_and_prompts as split_table
@@ -85,7 +85,7 @@ def prepare(config: FitConfig, cache: Path | None = None) -> Prepared:
         cache=cache,
         device=config.device,
     )
-    named = measure_named(indexed.replies)
+    named = standardise_attributes(raw.attributes)
     judged = judge_pairs(indexed.table)
     facts = {"data": _describe(indexed, judged, found), "constant_attributes": list(named.constant)}
     return Prepared(indexed, raw, named, judged, facts)
@@ -173,18 +173,20 @@ def whole_scale(prepared: Prepared, config: FitConfig) -> FeatureScale:
 
 def features_for(prepared: Prepared, scale: FeatureScale, method: Method, device: str) -> Tensor:
     """The matrix that a method reads. Shape (N, D), with the prompt's columns last where it reads them."""
-    own = prepared.indexed.reply_prompts if method.reads_prompt else None
-    return scale.matrix(prepared.raw, own).to(device)
+    return scale.matrix(prepared.raw, prepared.indexed.reply_prompts, method.reads).to(device)
 
 
-def material_for(table: ComparisonTable, features: Tensor, scale: FeatureScale, seed: int) -> Material:
-    """What a method is fitted on."""
+def material_for(
+    table: ComparisonTable, features: Tensor, scale: FeatureScale, method: Method, seed: int
+) -> Material:
+    """What a method is fitted on, `features` being what it reads."""
     return Material(
         table,
         features,
         seed,
-        prompt_dim=features.shape[1] - scale.replies.dim,
+        prompt_dim=scale.prompts.dim if method.reads.endswith("prompts") else 0,
         length_column=scale.length_column,
+        objectives=scale.objectives,
     )
 
 

@@ -137,7 +137,7 @@ def _describe_split(trials: Mapping[int, Trial], pooled: Sequence[Scores], confi
 
 
 def _describe_features(prepared: Prepared, trial: Trial, config: FitConfig) -> Report:
-    named, matrix = prepared.named, trial.scale.matrix(prepared.raw)
+    named, matrix = prepared.named, trial.scale.matrix(prepared.raw, prepared.indexed.reply_prompts)
     read = probe_attributes(matrix, named.values, seed=config.seed, names=named.names) if named.names else {}
     return {
         "names": list(config.features),

@@ -6,28 +6,35 @@ The one place of this package that knows how features are made, scaled and kept.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from persona.artefacts import load_artefact, save_artefact
+from persona.errors import DataError
 from persona.features import LENGTH_COLUMN, SURFACE_NAMES, Featurizer, parse_features, surface_features
 from persona.features.text import COLUMNS
-from persona.rewards.attributes import ATTRIBUTES, measure_attributes
+from persona.rewards.attributes import ATTRIBUTES, AttributeScale, measure_attributes
 
 Raw = Mapping[str, Tensor]
+Reads = Literal["replies", "replies and prompts", "attributes", "attributes and prompts"]
+"""What a method reads: features of replies or their named attributes, and perhaps the prompt's features behind them."""
 COMPONENTS = 64
 """Leading directions that are kept of each block of a model's states."""
 
 _PROMPTS = "prompts"
+_ATTRIBUTES, _ATTRIBUTES_KIND = "attributes", "attribute scale"
 # Named attributes beyond `ATTRIBUTES`, from surface columns: the sum of the first less that of the second.
 _FROM_SURFACE: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "lists": (("list_items",), ()),
     "hedging": (("hedges_share",), ()),
     "formality": (("formal_words_share",), ("informal_words_share",)),
 }
+ATTRIBUTE_NAMES = (*ATTRIBUTES, *_FROM_SURFACE)
+"""Every named attribute that is measured here."""
 
 
 class RawFeatures(NamedTuple):
@@ -35,10 +42,12 @@ class RawFeatures(NamedTuple):
 
     replies: Shapes (N, H).
     prompts: Of the prompts alone. Shapes (Q, H).
+    attributes: Named attributes of the replies as measured, in the order of `ATTRIBUTE_NAMES`. Shape (N, A).
     """
 
     replies: Raw
     prompts: Raw
+    attributes: NDArray[np.float64]
 
 
 class Named(NamedTuple):
@@ -78,7 +87,8 @@ def build_features(
     """
     spec = parse_features(names, cache=cache, device=device)
     asked = [prompt_text(prompt) for prompt in prompts]
-    return RawFeatures(spec.compute([asked[row] for row in reply_prompts], replies), spec.of_prompts(asked))
+    blocks = spec.compute([asked[row] for row in reply_prompts], replies)
+    return RawFeatures(blocks, spec.of_prompts(asked), measure_attribute_values(replies))
 
 
 def prompt_text(prompt: Any) -> str:
@@ -91,22 +101,28 @@ def prompt_text(prompt: Any) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(str(message["content"]) for message in prompt)
 
 
-def measure_named(replies: Sequence[str]) -> Named:
-    """The named attributes of replies, standardised over them.
+def measure_attribute_values(replies: Sequence[str]) -> NDArray[np.float64]:
+    """The raw value of every named attribute of every reply; larger means more of it. Shape (N, A)."""
+    place = {name: column for column, name in enumerate(SURFACE_NAMES)}
+    surface = surface_features(replies).astype(np.float64)
+    columns = [measure_attributes(replies)]
+    for parts in _FROM_SURFACE.values():
+        more, less = (surface[:, [place[part] for part in names]].sum(1) for names in parts)
+        columns.append((more - less)[:, None])
+    return np.concatenate(columns, axis=1)
+
+
+def standardise_attributes(raw: NDArray[np.float64]) -> Named:
+    """Named attributes of replies, standardised over them.
 
     Args:
-        replies: N texts, at least two.
+        raw: As measured. Shape (N, A), N at least 2.
     """
-    place = {name: column for column, name in enumerate(SURFACE_NAMES)}
-    columns = dict(zip(ATTRIBUTES, measure_attributes(replies).T, strict=True))
-    surface = surface_features(replies).astype(np.float64)
-    for name, (plus, minus) in _FROM_SURFACE.items():
-        more, less = (surface[:, [place[part] for part in parts]].sum(1) for parts in (plus, minus))
-        columns[name] = more - less
-    kept = {name: values for name, values in columns.items() if np.ptp(values) > 0}
-    values = np.column_stack([*kept.values(), np.zeros((len(replies), 0))])
-    scaled = (values - values.mean(0)) / values.std(0)
-    return Named(tuple(kept), np.clip(scaled, -3.0, 3.0), tuple(name for name in columns if name not in kept))
+    varies = np.ptp(raw, axis=0) > 0
+    names = np.asarray(ATTRIBUTE_NAMES)
+    kept = raw[:, varies]
+    scaled = AttributeScale(kept.mean(0), kept.std(0))(kept)
+    return Named(tuple(names[varies].tolist()), scaled, tuple(names[~varies].tolist()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,11 +133,15 @@ class FeatureScale:
         names: What was computed, as `build_features` takes it.
         replies: Of the blocks of replies.
         prompts: Of the blocks of prompts.
+        objectives: Named attributes that vary among the training replies.
+        attributes: Of those attributes.
     """
 
     names: tuple[str, ...]
     replies: Featurizer
     prompts: Featurizer
+    objectives: tuple[str, ...]
+    attributes: AttributeScale
 
     @classmethod
     def fit(
@@ -138,7 +158,7 @@ class FeatureScale:
         """
         parts = [
             {name: block[torch.from_numpy(rows)] for name, block in blocks.items()}
-            for blocks, rows in zip(raw, (replies, prompts), strict=True)
+            for blocks, rows in zip((raw.replies, raw.prompts), (replies, prompts), strict=True)
         ]
         fitted = [
             Featurizer.fit(
@@ -146,7 +166,11 @@ class FeatureScale:
             )
             for part in parts
         ]
-        return cls(tuple(names), *fitted)
+        seen = raw.attributes[replies]
+        varies = np.ptp(seen, axis=0) > 0
+        objectives = tuple(name for name, kept in zip(ATTRIBUTE_NAMES, varies, strict=True) if kept)
+        scale = AttributeScale(seen[:, varies].mean(0), seen[:, varies].std(0))
+        return cls(tuple(names), fitted[0], fitted[1], objectives, scale)
 
     @property
     def columns(self) -> list[str]:
@@ -163,27 +187,36 @@ class FeatureScale:
         name = f"surface: {SURFACE_NAMES[LENGTH_COLUMN]}"
         return self.columns.index(name) if name in self.columns else None
 
-    def matrix(self, raw: RawFeatures, reply_prompts: NDArray[np.int64] | None = None) -> Tensor:
-        """Features of every reply.
+    def matrix(self, raw: RawFeatures, reply_prompts: NDArray[np.int64], reads: Reads = "replies") -> Tensor:
+        """What a method reads of every reply.
 
         Args:
             raw: What `build_features` found for the same names.
-            reply_prompts: Row of each reply's prompt, if the prompt's features are to stand behind the reply's. (N,).
+            reply_prompts: Row of each reply's prompt. Shape (N,).
+            reads: Features of the replies, or their named attributes; and the prompt's features behind them.
 
         Returns:
-            Shape (N, D), or (N, D + E), float32.
+            Shape (N, D) or (N, D + E), float32.
         """
-        replies = self.replies.transform(raw.replies)
-        if reply_prompts is None:
-            return replies
-        return torch.cat(
-            [replies, self.prompts.transform(raw.prompts)[torch.from_numpy(reply_prompts)]], dim=1
-        )
+        if reads.startswith("attributes"):
+            places = [ATTRIBUTE_NAMES.index(name) for name in self.objectives]
+            own = torch.from_numpy(self.attributes(raw.attributes[:, places])).float()
+        else:
+            own = self.replies.transform(raw.replies)
+        if not reads.endswith("prompts"):
+            return own
+        return torch.cat([own, self.prompts.transform(raw.prompts)[torch.from_numpy(reply_prompts)]], dim=1)
 
     def save(self, folder: Path) -> None:
-        """Write featurizer.safetensors and featurizer.json into `folder`, those of prompts into a folder of theirs."""
+        """Write the scales into `folder`, those of prompts into a folder of theirs."""
         self.replies.save(folder)
         self.prompts.save(folder / _PROMPTS)
+        tensors = {
+            "mean": torch.from_numpy(self.attributes.mean),
+            "std": torch.from_numpy(self.attributes.std),
+        }
+        facts = {"names": list(self.objectives)}
+        save_artefact(folder, _ATTRIBUTES, kind=_ATTRIBUTES_KIND, tensors=tensors, facts=facts)
 
     @classmethod
     def load(cls, folder: Path, names: Sequence[str]) -> "FeatureScale":
@@ -192,8 +225,16 @@ class FeatureScale:
         Raises:
             DataError: The files are missing or damaged, or count other things than this version does.
         """
-        loaded = [Featurizer.load(place, columns=COLUMNS) for place in (folder, folder / _PROMPTS)]
-        return cls(tuple(names), *loaded)
+        replies, prompts = (Featurizer.load(place, columns=COLUMNS) for place in (folder, folder / _PROMPTS))
+        tensors, facts = load_artefact(folder, _ATTRIBUTES, kind=_ATTRIBUTES_KIND)
+        unknown = [name for name in facts["names"] if name not in ATTRIBUTE_NAMES]
+        if unknown:
+            raise DataError(
+                f"`{folder}` must hold attributes that this version measures; got {', '.join(unknown[:3])}. Fit the "
+                "profiles again."
+            )
+        scale = AttributeScale(tensors["mean"].numpy(), tensors["std"].numpy())
+        return cls(tuple(names), replies, prompts, tuple(facts["names"]), scale)
 
 
 def _wide(blocks: Raw) -> dict[str, int]:

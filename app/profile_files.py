@@ -10,9 +10,14 @@ from app.errors import StoreError
 from app.files import read_json
 from persona.artefacts import load_artefact, save_artefact
 from persona.profiles import Profile
+from persona.profiles.general_preference import GeneralPreferenceProfile
 from persona.profiles.hierarchical_bayes import HierarchicalBayes, LengthRule
+from persona.profiles.inferred_direction import InferredDirection
 from persona.profiles.latent import LatentProfile
+from persona.profiles.mixture_of_rewards import MixtureOfRewards
+from persona.profiles.pal import PalProfile
 from persona.profiles.pooled import PooledReward
+from persona.profiles.prompt_weights import PromptWeights
 
 PROFILE = "profile"
 """Name of the two files of a profile, before their endings."""
@@ -56,6 +61,11 @@ _PLAIN: Mapping[type[Any], _Plain] = {
 LOADERS: Mapping[str, Load] = {
     "hierarchical Bayes": HierarchicalBayes.load,
     "latent profile": LatentProfile.load,
+    "PAL profile": PalProfile.load,
+    "general preference profile": GeneralPreferenceProfile.load,
+    "mixture of rewards": MixtureOfRewards.load,
+    "inferred direction": InferredDirection.load,
+    "prompt weights": PromptWeights.load,
 }
 
 

@@ -9,12 +9,18 @@ from typing import NamedTuple
 from torch import Tensor
 
 from app.errors import ConfigError
+from app.profile_features import Reads
 from app.profile_logistic import fit_logistic
 from persona.data.comparisons import ComparisonTable
 from persona.profiles import Profile
 from persona.profiles.hierarchical_bayes import fit_hierarchical_bayes, fit_length_rule
 from persona.profiles.pooled import fit_pooled
+from persona.recipes.general_preference import GeneralPreferenceConfig, train_general_preference
+from persona.recipes.inferred_direction import InferredDirectionConfig, train_inferred_direction
 from persona.recipes.latent import LatentConfig, train_latent
+from persona.recipes.mixture_of_rewards import MixtureOfRewardsConfig, train_mixture_of_rewards
+from persona.recipes.pal import PalConfig, train_pal
+from persona.recipes.prompt_weights import PromptWeightsConfig, train_prompt_weights
 
 POOLED = "pooled"
 """The method that the others are compared with; it always takes part."""
@@ -29,6 +35,7 @@ class Material(NamedTuple):
     seed: Of the training.
     prompt_dim: Number of those last columns; 0 for methods that do not read prompts.
     length_column: Column that holds the length of a reply; None where the features have none.
+    objectives: Names of the columns, for methods that read attributes.
     """
 
     table: ComparisonTable
@@ -36,6 +43,7 @@ class Material(NamedTuple):
     seed: int
     prompt_dim: int = 0
     length_column: int | None = None
+    objectives: tuple[str, ...] = ()
 
 
 class Method(NamedTuple):
@@ -44,13 +52,13 @@ class Method(NamedTuple):
     title: As tables and plots call it.
     fit: From material to a fitted profile.
     source: Where it comes from.
-    reads_prompt: Whether its features hold the prompt's.
+    reads: What its features are.
     """
 
     title: str
     fit: Callable[[Material], Profile]
     source: str
-    reads_prompt: bool = False
+    reads: Reads = "replies"
 
 
 def _fit_length(material: Material) -> Profile:
@@ -85,6 +93,54 @@ METHODS: Mapping[str, Method] = {
         "Gaussian population by EM",
     ),
     "vpl": Method("VPL, closed-form posterior", _train_vpl, "Poddar et al. 2024"),
+    "pal": Method(
+        "PAL, ideal points",
+        lambda m: train_pal(m.table, m.features, PalConfig(), seed=m.seed),
+        "Chen et al. 2025",
+    ),
+    "pal-prompt": Method(
+        "PAL, prompt cosines",
+        lambda m: train_pal(
+            m.table,
+            m.features,
+            PalConfig(form="prompt cosines", prompt_dim=m.prompt_dim),
+            seed=m.seed,
+        ),
+        "Chen et al. 2025",
+        "replies and prompts",
+    ),
+    "gpm": Method(
+        "general preference model",
+        lambda m: train_general_preference(m.table, m.features, GeneralPreferenceConfig(), seed=m.seed),
+        "Zhang et al. 2025",
+    ),
+    "micro": Method(
+        "MiCRo, mixture of rewards",
+        lambda m: train_mixture_of_rewards(
+            m.table, m.features, MixtureOfRewardsConfig(prompt_dim=m.prompt_dim), seed=m.seed
+        ),
+        "Shen et al. 2025",
+        "replies and prompts",
+    ),
+    "direction": Method(
+        "direction over named attributes",
+        lambda m: train_inferred_direction(
+            m.table, m.features, InferredDirectionConfig(names=m.objectives), seed=m.seed
+        ),
+        "after Wang et al. 2024",
+        "attributes",
+    ),
+    "pro": Method(
+        "PRO, prompt weights over named attributes",
+        lambda m: train_prompt_weights(
+            m.table,
+            m.features,
+            PromptWeightsConfig(objectives=len(m.objectives), prompt_dim=m.prompt_dim),
+            seed=m.seed,
+        ),
+        "PRO 2025",
+        "attributes and prompts",
+    ),
 }
 
 

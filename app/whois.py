@@ -14,9 +14,9 @@ from app.errors import ConfigError, StoreError
 from app.files import read_json
 from app.fit_data import read_strict
 from app.fit_report import POOL_JSON, PROFILES, PROFILES_JSON
-from app.fit_scores import FACTS
-from app.profile_features import FeatureScale, build_features, measure_named, prompt_text
+from app.profile_features import FeatureScale, Reads, build_features, prompt_text, standardise_attributes
 from app.profile_files import load_profile
+from app.profile_methods import METHODS
 from app.profile_portrait import Portrait, Question, draw_portrait, next_questions
 from app.profile_wishes import build_lens
 from app.whois_words import print_portrait
@@ -57,7 +57,7 @@ class _Opened(NamedTuple):
     report: dict[str, Any]
     method: str
     profile: Profile
-    reads_prompt: bool
+    reads: Reads
     scale: FeatureScale
     pool: list[Pair]
 
@@ -174,7 +174,7 @@ def _open(folder: Path, method: str | None) -> _Opened:
         report,
         chosen,
         load_profile(place / chosen),
-        bool(read_json(place / chosen / FACTS)["reads_prompt"]),
+        METHODS[chosen].reads,
         FeatureScale.load(place, pool["features"]),
         [Pair(**pair) for pair in pool["pairs"]],
     )
@@ -188,9 +188,9 @@ def _look(opened: _Opened, choices: list[Pair], candidates: list[Pair]) -> tuple
     replies = [text for pair in pairs for text in (pair.first, pair.second)]
     owner = np.repeat([row[pair.prompt] for pair in pairs], 2)
     raw = build_features(replies, prompts, owner, opened.scale.names)
-    features = opened.scale.matrix(raw, owner if opened.reads_prompt else None)
+    features = opened.scale.matrix(raw, owner, opened.reads)
     shown = slice(0, 2 * len(opened.pool))
-    named = measure_named(replies[shown])
+    named = standardise_attributes(raw.attributes[shown])
     profile = opened.profile
     with torch.no_grad():
         lens = build_lens(profile, features[shown], named.values, _pairs(len(opened.pool)))

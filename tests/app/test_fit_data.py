@@ -6,7 +6,12 @@ from app.errors import ConfigError
 from app.fit_config import FitConfig, build_fit_config
 from app.fit_data import AGREED, CONTROVERSIAL, SINGLE, judge_pairs, split_trial
 from app.fit_data import Prepared as Data
-from app.profile_features import FeatureScale, build_features, measure_named
+from app.profile_features import (
+    FeatureScale,
+    build_features,
+    measure_attribute_values,
+    standardise_attributes,
+)
 from persona.data import check_comparisons, index_comparisons
 from persona.data.comparisons import ComparisonTable
 from persona.features import SURFACE_NAMES
@@ -16,7 +21,7 @@ from tests.helpers.choices_file import choices
 def prepared(**sizes: int) -> Data:
     indexed = index_comparisons(check_comparisons(pd.DataFrame(choices(**sizes))))
     raw = build_features(indexed.replies, indexed.prompts, indexed.reply_prompts, ("surface",))
-    return Data(indexed, raw, measure_named(indexed.replies), judge_pairs(indexed.table), {})
+    return Data(indexed, raw, standardise_attributes(raw.attributes), judge_pairs(indexed.table), {})
 
 
 def test_pairs_of_several_users_are_told_apart_by_whether_they_agree() -> None:
@@ -49,7 +54,7 @@ def test_marks_of_a_split_are_those_of_its_own_comparisons() -> None:
 def test_features_are_scaled_by_training_replies_alone() -> None:
     data = prepared(users=24, comparisons=30)
     trial = split_trial(data, FitConfig(data="d"), 0)
-    matrix = trial.scale.matrix(data.raw)
+    matrix = trial.scale.matrix(data.raw, data.indexed.reply_prompts)
     rows = np.unique(np.concatenate([trial.split.train.chosen, trial.split.train.rejected]))
     assert len(rows) < len(matrix)
     seen = matrix[rows]
@@ -64,14 +69,14 @@ def test_prompt_columns_stand_last_and_are_the_same_for_replies_to_one_prompt() 
     everything = np.arange(len(data.indexed.replies)), np.arange(len(data.indexed.prompts))
     scale = FeatureScale.fit(data.raw, ("surface",), *everything)
     owner = data.indexed.reply_prompts
-    matrix = scale.matrix(data.raw, owner)
+    matrix = scale.matrix(data.raw, owner, "replies and prompts")
     assert matrix.shape[1] == 2 * len(SURFACE_NAMES)
     same = np.flatnonzero(owner == owner[0])
     assert (matrix[same, len(SURFACE_NAMES) :] == matrix[same[0], len(SURFACE_NAMES) :]).all()
 
 
 def test_attributes_that_do_not_vary_are_named_and_left_out() -> None:
-    named = measure_named(["Good town.", "A very good old town indeed, with rivers."])
+    named = standardise_attributes(measure_attribute_values(["Good town.", "A good old town, with rivers."]))
     assert "brevity" in named.names and "curiosity" in named.constant
     assert named.values.shape == (2, len(named.names))
     assert np.allclose(named.values.mean(0), 0.0) and np.allclose(np.abs(named.values), 1.0)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from app.errors import ConfigError, StoreError
+from app.profile_features import Reads
 from app.profile_files import load_profile, save_profile
 from app.profile_logistic import VARIANCES, fit_logistic
 from app.profile_methods import METHODS, Material, check_methods
@@ -14,15 +15,33 @@ from persona.errors import DataError
 from tests.helpers.preference_world import make_world
 
 
-def material(prompt_dim: int = 0) -> Material:
+def material(reads: Reads = "replies") -> Material:
     world = make_world(users=24, comparisons=12, prompts=60, informative=6, noise=2)
-    return Material(world.table, world.features, 0, prompt_dim=prompt_dim, length_column=0)
+    features = (
+        torch.from_numpy(world.attributes).float() if reads.startswith("attributes") else world.features
+    )
+    if reads.endswith("prompts"):
+        # Two columns of the prompt, the same for its six replies.
+        asked = torch.randn(60, 2, generator=torch.Generator().manual_seed(0)).repeat_interleave(6, dim=0)
+        features = torch.cat([features, asked], dim=1)
+    names = tuple(f"a{place}" for place in range(world.attributes.shape[1]))
+    dims = 2 if reads.endswith("prompts") else 0
+    return Material(world.table, features, 0, prompt_dim=dims, length_column=0, objectives=names)
 
 
-@pytest.mark.integration
-@pytest.mark.parametrize("name", METHODS)
+SLOW = {"pal", "pal-prompt", "gpm", "micro", "pro"}
+"""Methods that train for more than a few seconds."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.statistical if name in SLOW else pytest.mark.integration)
+        for name in METHODS
+    ],
+)
 def test_every_method_keeps_the_contract_and_comes_back_from_disk(name: str, tmp_path: Path) -> None:
-    given = material(prompt_dim=2 if METHODS[name].reads_prompt else 0)
+    given = material(METHODS[name].reads)
     profile = METHODS[name].fit(given)
     pairs = context_pairs(given.table, profile.lift(given.features), given.table.user_ids[:4], 6)
     check_profile(profile, pairs)
