@@ -7,6 +7,8 @@ because it bounds what any profile over them can learn.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,10 @@ WORD_GROUPS: Mapping[str, frozenset[str]] = {
         "determiners": "a an the this that these those",
         "questioning_words": "what which who how where when shall want",
     }.items()
+}
+_GROUPS_OF = {
+    word: tuple(name for name, group in WORD_GROUPS.items() if word in group)
+    for word in frozenset().union(*WORD_GROUPS.values())
 }
 MARKS = {
     "exclamation_marks": "!",
@@ -117,10 +123,12 @@ def _count(text: str) -> list[float]:
     counts["other_marks"] = sum(text.count(mark) for mark in ";\u2013\u2014-*/")
     counts["contractions"] = sum("'" in word for word in lower)
     counts["noun_endings"] = sum(word.endswith(_NOUN_ENDINGS) for word in lower)
-    counts["capital_letters"] = sum(letter.isupper() for letter in text)
+    counts["capital_letters"] = sum(map(str.isupper, text))
     counts["capital_words"] = sum(len(word) > 2 and word.isupper() for word in words)
-    counts["digits"] = sum(letter.isdigit() for letter in text)
-    counts |= {name: sum(word in group for word in lower) for name, group in WORD_GROUPS.items()}
+    counts["digits"] = sum(map(str.isdigit, text))
+    counts |= dict.fromkeys(WORD_GROUPS, 0)
+    for name in chain.from_iterable(_GROUPS_OF.get(word, ()) for word in lower):
+        counts[name] += 1
     shares = [counts[name] / max(n, 1) for name in _SHARED]
     return (
         [float(count) ** 0.5 for count in (n, sentences, *counts.values())]
@@ -147,6 +155,7 @@ def _ratios(text: str, words: list[str], sentences: int) -> list[float]:
     ]
 
 
+@lru_cache(maxsize=1 << 16)
 def _syllables(word: str) -> int:
     runs = sum(1 for _ in _VOWELS.finditer(word))
     return max(runs - (runs > 1 and word.endswith("e") and not word.endswith("le")), 1)
