@@ -94,6 +94,26 @@ class MultiObjectiveReward:
             bias=self.bias - self.bias[column] * multiples,
         )
 
+    def freed_from(self, name: str, features: Tensor, *, limit: float = 0.03) -> "MultiObjectiveReward":
+        """The same heads, all but `name` without what they share with it, such as verbosity.
+
+        Args:
+            name: The objective that stands for length; its own head stays.
+            features: Of reference replies. Shape (N, D), float.
+            limit: Largest rank correlation with it that may remain among these replies, see
+                `length_multiples`.
+
+        Raises:
+            DataError: There is no such objective, or another one says the same.
+        """
+        if name not in self.names:
+            raise DataError(f"`name` must be one of {', '.join(self.names)}; got `{name}`. Correct the name.")
+        scores, column = self.score(features), self.names.index(name)
+        others = [place for place in range(len(self.names)) if place != column]
+        multiples = torch.zeros_like(self.bias)
+        multiples[others] = length_multiples(scores[:, others], scores[:, column], limit=limit).to(multiples)
+        return self.without(name, multiples)
+
     def save(self, folder: Path, name: str = "multi_objective") -> None:
         """Write `name`.safetensors and `name`.json into `folder`."""
         parts = ("weight", "bias", "label_mean", "label_std")

@@ -18,6 +18,7 @@ from persona.profiles.inferred_direction import (
     whiten_within_prompts,
 )
 from persona.recipes.inferred_direction import InferredDirectionConfig, train_inferred_direction
+from persona.rewards.multi_objective import explained_variance, fit_multi_objective, rating_to_hundred
 from persona.types import Posterior, ReplyPairs
 from tests.helpers.rated_world import ASPECTS, RatedWorld, make_rated_world, rate_replies, unit_vectors
 
@@ -226,6 +227,24 @@ def test_training_users_teach_where_users_are() -> None:
     assert recovered(profile) > recovered(profile_of(world)) + 0.1
     again = train_inferred_direction(seen, ratings, config, seed=0)
     assert torch.equal(profile.population.factor, again.population.factor)
+
+
+@pytest.mark.integration
+def test_directions_are_found_through_predicted_objectives() -> None:
+    world, _ = world_of(100, seed=7)
+    generator = torch.Generator().manual_seed(0)
+    mixed = world.ratings @ torch.randn(4, 24, generator=generator)
+    features = mixed + 2.5 * torch.randn(len(mixed), 24, generator=generator)
+    labels = rating_to_hundred(world.ratings, lowest=1, highest=5)
+    rated = world.prompt_of < 300
+    heads = fit_multi_objective(features[rated], labels[rated], world.prompt_of[rated], names=ASPECTS, seed=0)
+    scores = heads.rate(features) / 20
+    r2 = explained_variance(heads.rate(features[~rated]), labels[~rated], ASPECTS)
+    assert 0.75 < min(r2.values()) < 0.95
+    profile = InferredDirection.without_users(scores, world.prompt_of, names=ASPECTS)
+    pairs = context_pairs(world.table, profile.lift(scores), world.table.user_ids)
+    raw = profile.as_raw(profile.believe(profile.encode(pairs)).direction)
+    assert cosine_similarity(raw, torch.from_numpy(world.weights).float()).mean() > 0.9
 
 
 def test_without_a_common_taste_held_out_users_choose_a_spread() -> None:

@@ -118,6 +118,18 @@ def test_heads_less_length_are_heads() -> None:
         reward.without("lenght", multiples)
 
 
+def test_all_heads_but_the_length_itself_are_freed_from_it() -> None:
+    features, labels, prompts, _ = rated()
+    reward = fit_multi_objective(features, labels, prompts, names=NAMES, seed=0)
+    scores, freed = reward.score(features), reward.freed_from("verbosity", features)
+    after = freed.score(features)
+    assert torch.equal(after[:, 2], scores[:, 2])
+    assert max(abs(spearmanr(scores[:, a], scores[:, 2]).statistic) for a in range(2)) > 0.1
+    assert max(abs(spearmanr(after[:, a], scores[:, 2]).statistic) for a in range(2)) <= 0.0301
+    with pytest.raises(DataError, match="one of help, honesty, verbosity; got `length`"):
+        reward.freed_from("length", features)
+
+
 def test_explained_variance_is_that_of_the_known_labels() -> None:
     labels = torch.tensor([[1.0, 5.0], [3.0, MISSING], [5.0, 5.0]])
     predicted = torch.tensor([[2.0, 5.0], [3.0, 9.0], [5.0, 5.0]])
