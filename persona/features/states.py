@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from persona.errors import DataError, ModelError
-from persona.policy.device import default_dtype, resolve_device
+from persona.policy.device import default_dtype, has_fast_bfloat16, resolve_device
 
 Pooling = Literal["mean", "last", "first"]
 
@@ -114,9 +114,13 @@ class StateEncoder:
 
     def _encode_batch(self, ids: list[list[int]]) -> Tensor:
         batch = self._tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(self._device)
-        states = self._model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], output_hidden_states=True
-        ).hidden_states
+        # On a CPU with the instructions for it, products in bfloat16 take a third of the time.
+        with torch.autocast("cpu", torch.bfloat16, enabled=has_fast_bfloat16(self._device)):
+            states = self._model(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                output_hidden_states=True,
+            ).hidden_states
         mask = batch["attention_mask"]
         pooled = torch.cat([self._pool(states[layer].float(), mask) for layer in self.settings.layers], dim=1)
         if self.settings.unit:

@@ -60,7 +60,7 @@ class TextFeatures:
             blocks["relation"] = torch.from_numpy(relation_features(prompts, replies))
         for kind, model in self.models:
             if kind == "encoder":
-                said, asked = self._rows(StateSettings(model, unit=True), [list(replies), list(prompts)])
+                said, asked = self._rows(_encoder(model), [list(replies), list(prompts)])
                 blocks[f"encoder={model}"] = said
                 blocks[f"encoder={model} cosine"] = (said * asked).sum(1, keepdim=True)
             else:
@@ -76,10 +76,7 @@ class TextFeatures:
         encoders = [model for kind, model in self.models if kind == "encoder"]
         if not encoders:
             return {"surface": torch.from_numpy(surface_features(prompts))}
-        return {
-            f"encoder={model}": self._rows(StateSettings(model, unit=True), [list(prompts)])[0]
-            for model in encoders
-        }
+        return {f"encoder={model}": self._rows(_encoder(model), [list(prompts)])[0] for model in encoders}
 
     def _rows(self, settings: StateSettings, groups: Sequence[list[str]]) -> list[Tensor]:
         """States of several groups of texts; the model is loaded only if the cache lacks one."""
@@ -94,6 +91,11 @@ class TextFeatures:
             return [torch.from_numpy(compute(texts)) for texts in groups]
         cache = FeatureCache(self.cache)
         return [torch.from_numpy(np.array(cache.rows(settings.kind, texts, compute))) for texts in groups]
+
+
+def _encoder(model: str) -> StateSettings:
+    """Sentence encoders are trained on short texts, and cost grows with length: 256 tokens are read."""
+    return StateSettings(model, unit=True, max_tokens=256)
 
 
 def parse_features(names: Sequence[str], *, cache: Path | None = None, device: str = "auto") -> TextFeatures:
