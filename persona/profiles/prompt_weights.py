@@ -231,12 +231,13 @@ def describe_weights(profile: PromptWeights, table: ComparisonTable, features: T
 
     Args:
         profile: The adapter with its scale.
-        table: At least one comparison, preferably of unseen users and prompts.
+        table: At least one comparison that is no tie, preferably of unseen users and prompts; ties are left out.
         features: Objective scores, then the prompt's features. Shape (N, K + prompt_dim).
 
     Raises:
         DataError: No comparison.
     """
+    table = table.without_ties()
     if not len(table):
         raise DataError("`table` must hold at least one comparison; got none. Hold out more prompts.")
     lifted = profile.lift(features)

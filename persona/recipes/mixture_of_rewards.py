@@ -91,7 +91,7 @@ def train_mixture_of_rewards(
     """A mixture of rewards trained on the users of `table`, on the device of `features`.
 
     Args:
-        table: Comparisons of training users alone.
+        table: Comparisons of training users alone; ties are left out.
         features: Features of every reply, the last `prompt_dim` columns its prompt's. Shape (N, D), float32.
         config: Settings.
         seed: Draws held-out users, starts and batches; one seed gives one result.
@@ -100,6 +100,7 @@ def train_mixture_of_rewards(
     Raises:
         DataError: Fewer than four users.
     """
+    table = table.without_ties()
     if len(table.user_ids) < 4:
         raise DataError(
             f"Comparisons must come from at least 4 users; got {len(table.user_ids)}. Collect comparisons of "
@@ -146,7 +147,7 @@ def adapt_router(
 
     Args:
         profile: Trained heads and router.
-        table: Pairs of the situation to adapt to.
+        table: Pairs of the situation to adapt to; ties are left out.
         features: As in training. Shape (N, D).
         temperature: Of the Hedge targets; the paper uses 1e-3 and 1e-4.
         epochs: Passes over the pairs.
@@ -154,6 +155,7 @@ def adapt_router(
         learning_rate: Adam's step size.
         seed: Orders the pairs.
     """
+    table = table.without_ties()
     adapted = copy.deepcopy(profile).train()
     router = [weights for name, weights in adapted.named_parameters() if name.startswith("router")]
     optimiser = torch.optim.Adam(router, lr=learning_rate)

@@ -97,7 +97,7 @@ def train_prompt_weights(
     """An adapter trained on the pairs of `table`, with the spread of its users, on the device of `features`.
 
     Args:
-        table: Comparisons of training users alone.
+        table: Comparisons of training users alone; ties are left out.
         features: K objective scores of every reply, then its prompt's features. Shape (N, K + prompt_dim).
         config: Settings.
         seed: Draws held-out users, start and batches; one seed gives one result.
@@ -107,6 +107,7 @@ def train_prompt_weights(
     Raises:
         DataError: Fewer than four users.
     """
+    table = table.without_ties()
     if len(table.user_ids) < 4:
         raise DataError(
             f"Comparisons must come from at least 4 users; got {len(table.user_ids)}. Collect comparisons of "
