@@ -19,6 +19,8 @@ Report = Callable[[dict[str, float]], None]
 
 HELD_OUT_REPEATS = 4
 """Episodes drawn for each held-out user."""
+PATIENCE = 3
+"""Looks at held-out users without a better one after which no more steps are tried."""
 
 
 class EpisodeSettings(Protocol):
@@ -143,6 +145,8 @@ def choose_steps(
             here = Stop(step, held_out_loss(profile, held_out, features, settings, seed=seed))
             report({"step": step, "held_out_log_loss": here.log_loss})
             best = min(best, here, key=lambda stop: stop.log_loss)
+            if step - best.steps >= PATIENCE * settings.check_every:
+                break
     return best
 
 

@@ -30,6 +30,10 @@ from persona.profiles.general_preference import GeneralPreferenceProfile, skew_p
 from persona.profiles.hierarchical_bayes import HierarchicalBayes, fit_hierarchical_bayes
 from persona.recipes.episodes import Report, choose_steps, optimise, target_loss
 
+USERS_PER_BLOCK = 512
+MOST_NUMBERS = 1 << 24
+"""Users whose slopes are held at once: no more than these, and no more numbers than these."""
+
 
 class GeneralPreferenceConfig(BaseModel):
     """Settings of `train_general_preference`; the defaults suit a few hundred users with a few dozen choices each."""
@@ -132,11 +136,13 @@ def _find_directions(
     """
     bayes = fit_hierarchical_bayes(table, replies, seed=seed, iterations=config.em_iterations)
     moment = bayes.covariance + torch.outer(bayes.mean, bayes.mean)
-    pairs = context_pairs(table, replies, table.user_ids)
-    surprise = (1.0 - bayes.predict(bayes.encode(pairs), pairs)) * pairs.mask
-    slope = (pairs.chosen * surprise[..., None]).mT @ pairs.rejected
-    slope = slope - slope.mT
-    energy = torch.einsum("bij,bkj->ik", slope, slope)
+    energy = torch.zeros_like(moment)
+    block = max(1, min(USERS_PER_BLOCK, MOST_NUMBERS // replies.shape[1] ** 2))
+    for start in range(0, len(table.user_ids), block):
+        pairs = context_pairs(table, replies, table.user_ids[start : start + block])
+        surprise = (1.0 - bayes.predict(bayes.encode(pairs), pairs)) * pairs.mask
+        slope = (pairs.chosen * surprise[..., None]).mT @ pairs.rejected
+        energy += torch.einsum("bij,bkj->ik", slope - slope.mT, slope - slope.mT)
     linear = _leading(moment)[: min(config.linear_dims, replies.shape[1])]
     return _Directions(linear, _leading(energy))
 

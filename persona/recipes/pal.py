@@ -12,8 +12,9 @@ Follows Chen et al. (2024), with these departures:
    belief's uncertainty in it, so that training asks for what use asks for.
 4. The prior is entropic, c KL(w || w0), with w0 and c trained along; published is no prior, and 20 epochs of gradient
    descent for each new user.
-5. The start is hierarchical Bayes, written as prototypes at the corners of a simplex of K points; random starts need
-   far more data. Held-out users choose K and the number of steps, none included.
+5. The start is hierarchical Bayes with one more column, the square of a reply's length, written as prototypes at the
+   corners of a simplex of K points (on a sphere, for cosines); published is a random one. Held-out users choose K and
+   the number of steps, none included.
 6. Features are given and fixed; the reply's embedding is linear in them and in a few learned ones. The scale of the
    cosines has no cap.
 """
@@ -49,7 +50,7 @@ class PalConfig(BaseModel):
     # How many of the last columns of the features are the prompt's; must be 0 for ideal points.
     prompt_dim: int = Field(default=0, ge=0)
     # Numbers of prototypes K that held-out users choose from.
-    kinds: tuple[int, ...] = Field(default=(4, 8, 16), min_length=1)
+    kinds: tuple[int, ...] = Field(default=(4, 16, 32), min_length=1)
     # Most dimensions of the learned space; no more than features are taken.
     embed_dim: int = Field(default=24, ge=1)
     # Learned tanh features beside the given ones.
@@ -181,19 +182,25 @@ def _start(population: _Population, config: PalConfig, kinds: int, seed: int) ->
 
 
 def _start_cosines(population: _Population, config: PalConfig, corners: Tensor, seed: int) -> PromptCosines:
-    """Cosines that are nearly linear: one more coordinate puts replies far out, one makes prototypes equally long."""
+    """Ideal points on a sphere: one more coordinate puts replies far out, one makes prototypes equally long.
+
+    With a reply at (e, far) and a prototype at (corner, pole), their cosine is e . corner + far pole, shortened by
+    1 + |e|^2 / (2 far^2): linear, less a curve of pole |e|^2 / (2 far).
+    """
     (size, width), kinds = population.basis.shape, len(corners)
     far = REMOTENESS * population.spread
-    length = corners.norm(dim=1)
-    longest = float(length.max())
+    pole = 2.0 * far * population.curvature
+    length = corners.square().sum(1) + pole**2
+    longest = float(length.max().sqrt())
     cosines = PromptCosines(
         width, kinds, size + 2, prompt_dim=config.prompt_dim, hidden=config.hidden, seed=seed
     )
     with torch.no_grad():
-        cosines.embed.zero_()[:size, :width] = population.basis / far
-        cosines.embed_bias.zero_()[size] = 1.0
-        cosines.wants.zero_()[:, :size] = corners / longest
-        cosines.wants[:, size + 1] = (1.0 - (length / longest).square()).clamp_min(0).sqrt()
+        cosines.embed.zero_()[:size, :width] = population.basis
+        cosines.embed_bias.zero_()[size] = far
+        cosines.wants.zero_()[:, :size] = corners
+        cosines.wants[:, size] = pole
+        cosines.wants[:, size + 1] = (longest**2 - length).clamp_min(0).sqrt()
         cosines.project.zero_()
         cosines.log_scale.fill_(float(np.log(longest * far)))
     return cosines

@@ -74,6 +74,13 @@ def test_held_out_users_choose_the_number_of_steps() -> None:
     assert not [row for row in rows if "loss" in row]  # every look found the start to be better
 
 
+def test_looking_ends_when_held_out_users_gain_no_more() -> None:
+    rows: list[dict[str, float]] = []
+    wild = SHORT.model_copy(update={"learning_rate": 3.0, "steps": 20, "check_every": 1, "kinds": (3,)})
+    train_pal(WORLD.table, WORLD.features, wild, seed=1, report=rows.append)
+    assert [row["step"] for row in rows if "held_out_log_loss" in row] == [1, 2, 3]
+
+
 def test_ties_are_left_out() -> None:
     table = WORLD.table
     ties = np.zeros(len(table), dtype=np.bool_)
@@ -93,7 +100,7 @@ def test_a_hinge_can_take_the_place_of_the_logistic_loss() -> None:
 
 def test_config_and_data_faults_are_named() -> None:
     few = make_world(users=3, comparisons=4, prompts=10)
-    with pytest.raises(DataError, match=r"got 3 users and \[4, 8, 16\]"):
+    with pytest.raises(DataError, match=r"got 3 users and \[4, 16, 32\]"):
         train_pal(few.table, few.features, PalConfig(), seed=0)
     with pytest.raises(DataError, match=r"got 20 users and \[1\]"):
         train_pal(WORLD.table, WORLD.features, PalConfig(kinds=(1,)), seed=0)
@@ -106,10 +113,11 @@ def test_config_and_data_faults_are_named() -> None:
 
 
 @pytest.mark.integration
-def test_finds_ideal_points_where_a_linear_reward_learns_next_to_nothing() -> None:
+@pytest.mark.parametrize("form", ["ideal points", "prompt cosines"])
+def test_finds_ideal_points_where_a_linear_reward_learns_next_to_nothing(form: str) -> None:
     family = draw_ideal(0)
     split = split_users_and_prompts(family.table, seed=0)
-    config = PalConfig(kinds=(4,), steps=60)
+    config = PalConfig.model_validate({"form": form, "kinds": (4,), "steps": 20})
     pal = train_pal(split.train, family.features, config, seed=0)
     bayes = fit_hierarchical_bayes(split.train, family.features, seed=0)
 
