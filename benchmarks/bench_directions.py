@@ -247,7 +247,7 @@ def read_attributes(base: LanguageModel, pool: Pool, seed: int) -> dict[str, obj
     looks: list[dict[str, float]] = []
     adapted = train_multi_objective(
         base, [talks[i] for i in train], [pool.replies[i] for i in train], labels[kept],
-        MultiObjectiveConfig(steps=40, check_every=20, replies_per_step=16),
+        MultiObjectiveConfig(steps=30, check_every=15, replies_per_step=16),
         names=ATTRIBUTES, seed=seed, report=looks.append,
     )  # fmt: skip
     truth = pool.attributes[~kept]

@@ -36,7 +36,7 @@ Measure: TypeAlias = Callable[[NDArray[np.int64], Sequence[str]], Tensor]
 DrawDirections: TypeAlias = Callable[[int, np.random.Generator], Tensor]
 """From a count and a source of randomness to directions (count, A)."""
 Tell: TypeAlias = Callable[[Tensor], Condition]
-"""From directions (B, A) to what the policy is told."""
+"""From directions (B, A) to what the policy is told; a row of zeros is the average user."""
 Report: TypeAlias = Callable[[Mapping[str, float]], None]
 
 REPLIES_AT_ONCE = 16

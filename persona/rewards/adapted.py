@@ -77,7 +77,8 @@ def adapted_states(encoder: ConditionedPolicy, rows: Sequence[TokenRow]) -> Tens
         options = {"position_ids": positions_of(mask)} if takes_positions else {}
         hidden = body(input_ids=ids, attention_mask=mask, use_cache=False, **options).last_hidden_state
         weight = policy.float() / policy.sum(1, keepdim=True)
-        return torch.einsum("bt,bth->bh", weight, hidden.float())
+        # A sum and not a product of matrices, which autocast would round to bfloat16.
+        return (weight[..., None] * hidden.float()).sum(1)
 
     with encoder.language_model.precision():
         return score_by_length(rows, pool, encoder.device)

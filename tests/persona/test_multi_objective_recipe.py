@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,16 @@ def test_before_training_the_states_are_those_of_the_base(base: LanguageModel) -
     torch.testing.assert_close(
         adapted_states(reward.encoder, rows), reward.encoder.hidden_states(talks, replies)
     )
+
+
+def test_products_in_bfloat16_still_give_states_in_float32(base: LanguageModel) -> None:
+    talks, replies, labels = rated(5)
+    mixed = replace(base, mixed=True)
+    reward = train_multi_objective(mixed, talks, replies, labels, SHORT, names=NAMES, seed=0)
+    states = adapted_states(reward.encoder, reward.encoder.encode_replies(talks, replies))
+    assert states.dtype == torch.float32
+    assert not torch.equal(states, states.bfloat16().float())
+    assert reward.score(talks, replies).dtype == torch.float32
 
 
 def test_one_seed_gives_one_reward_and_the_base_is_not_touched(base: LanguageModel, tmp_path: Path) -> None:
