@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -58,7 +58,11 @@ class RunConfig(BaseModel):
     # Turns of a dialogue at most, at least 1.
     turns: Annotated[int, Field(ge=1, le=50)] = 5
 
-    # Size Z of a user's latent.
+    # Which profile learns users from their comparisons: a personal method of `persona fit`.
+    profile: Literal[
+        "vpl", "hierarchical", "logistic", "length", "pal", "pal-prompt", "gpm", "micro", "direction", "pro"
+    ] = "vpl"
+    # Size Z of a user's latent, for the profile vpl; others have a size of their own.
     latent_dim: Annotated[int, Field(ge=1, le=256)] = 8
     # Rank r of the one LoRA that every user shares.
     rank: Annotated[int, Field(ge=1, le=256)] = 8

@@ -15,13 +15,13 @@ from app.errors import StoreError, TalkError
 from app.manifest import MANIFEST, read_config, read_manifest
 from app.pipeline.context import RunContext
 from app.pipeline.policy import load_policy
-from app.pipeline.preferences import load_profile
+from app.pipeline.profiles import load_profile, pool_features
 from app.pipeline.replies import ReplyPool, load_replies
 from app.pipeline.rounds import agent_of, load_retriever, stage_before
 from app.quiet import quiet_libraries
 from app.store import RECORD
+from persona.profiles import Profile
 from persona.profiles.direction import direction_from_sliders
-from persona.profiles.latent import LatentProfile
 from persona.types import Condition
 from simulators.agent import Recommender
 from simulators.grounding import reply_attributes
@@ -41,10 +41,19 @@ class TrainedRun:
         agent: Finds a film and words it, with the policy of the last round.
         pool: Replies of the base model that people may compare.
         profile: What comparisons tell about a user.
+        features: What the profile reads of the pool's replies; None takes the pool's own features. Shape (N, D).
     """
 
-    def __init__(self, run: RunContext, agent: Recommender, pool: ReplyPool, profile: LatentProfile) -> None:
+    def __init__(
+        self,
+        run: RunContext,
+        agent: Recommender,
+        pool: ReplyPool,
+        profile: Profile,
+        features: Tensor | None = None,
+    ) -> None:
         """See the arguments; use `TrainedRun.open`."""
+        self.features = pool.features if features is None else features
         self.run = run
         self.pool = pool
         self.profile = profile
@@ -82,7 +91,8 @@ class TrainedRun:
             torch.set_num_threads(1)
         policy_stage, retrieval_stage = stage_before(config.rounds + 1)
         agent = agent_of(run, load_policy(run, policy_stage), load_retriever(run, retrieval_stage))
-        return cls(run, agent, load_replies(run), load_profile(run))
+        pool = load_replies(run)
+        return cls(run, agent, pool, load_profile(run), pool_features(run, pool))
 
     def condition(self, sliders: Mapping[str, float], latent: Tensor | None = None) -> Condition:
         """What the policy is told about one person.

@@ -86,7 +86,7 @@ class Demo:
     def __init__(self, trained: TrainedRun) -> None:
         """Prepare what all sessions share."""
         self._trained = trained
-        self._teacher = Teacher(trained.pool, trained.profile)
+        self._teacher = Teacher(trained.pool, trained.profile, trained.features)
 
     def begin_talk(self) -> Talk:
         """A conversation in which nothing was said."""

@@ -6,7 +6,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from app.demo.teaching import MORE_AND_LESS, Belief
+from app.attribute_words import MORE_AND_LESS
+from app.demo.teaching import Belief
 from persona.rewards.attributes import ATTRIBUTES
 from persona.types import Posterior
 

@@ -4,8 +4,9 @@ A lesson is plain data for one session; the teacher is shared by all sessions an
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,24 +14,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.attribute_words import MORE_AND_LESS
 from app.errors import TalkError
 from app.pipeline.replies import ReplyPool
+from app.profile_portrait import next_questions
+from app.profile_wishes import Lens, build_lens, read_wishes
+from persona.profiles import Profile
 from persona.profiles.latent import LatentProfile
 from persona.rewards.attributes import ATTRIBUTES
 from persona.types import Posterior, ReplyPairs
 
+LENS_PAIRS = 400
 _CANDIDATES = 256
 _SURE = 0.8
-
-MORE_AND_LESS = {
-    "brevity": ("shorter replies", "longer replies"),
-    "warmth": ("warmer words", "cooler words"),
-    "plainness": ("plainer words", "richer words"),
-    "reasons": ("more reasons", "fewer reasons"),
-    "curiosity": ("more questions", "fewer questions"),
-    "enthusiasm": ("more excitement", "a calmer tone"),
-}
-"""What more, and less, of each attribute means in words."""
 
 
 class Offer(NamedTuple):
@@ -86,20 +82,28 @@ class Teacher:
 
     Args:
         pool: Replies to choose between, with their features and measured attributes.
-        profile: The trained latent profile.
+        profile: The trained profile.
+        features: What the profile reads of the pool's replies; None takes the pool's own features. Shape (N, D).
     """
 
-    def __init__(self, pool: ReplyPool, profile: LatentProfile) -> None:
+    def __init__(self, pool: ReplyPool, profile: Profile, features: Tensor | None = None) -> None:
         """Prepare everything that does not depend on the person."""
         self._profile = profile
         self._per_prompt = len(pool.replies) // len(pool.prompts)
         self._prompts = len(pool.prompts)
         _, self._text_of = np.unique([reply.text for reply in pool.replies], return_inverse=True)
         with torch.inference_mode():
-            self._lifted = profile.lift(pool.features).clone()
-            self._to_attributes = (
-                _regression(pool.attributes) @ self._lifted.double() @ profile.head.double().T
-            )
+            plain = pool.features if features is None else features
+            self._lifted = profile.lift(plain).clone()
+            self._read: Callable[[Posterior], Belief]
+            if isinstance(profile, LatentProfile):
+                head = profile.head.double().T
+                self._read = partial(
+                    _exact_belief, _regression(pool.attributes) @ self._lifted.double() @ head
+                )
+            else:
+                lens = build_lens(profile, plain, pool.attributes, self._lens_pairs())
+                self._read = partial(_drawn_belief, profile, lens)
 
     def begin(self, seed: int = 0) -> Lesson:
         """A person of whom nothing is known, with a first offer."""
@@ -134,11 +138,10 @@ class Teacher:
         """The posterior reward, less the average user's, as a linear function of the measured attributes.
 
         Over the replies of the pool, z . W g is regressed on the attributes by least squares; that map is linear in
-        z, so the Gaussian over z gives a Gaussian over its coefficients.
+        z, so the Gaussian over z gives a Gaussian over its coefficients. Of a profile without such a head, users are
+        drawn from the belief and the log-odds of pairs are regressed instead.
         """
-        mean, covariance = (part[0].double() for part in self.posterior(lesson)[:2])
-        spread = self._to_attributes @ covariance @ self._to_attributes.T
-        return Belief((self._to_attributes @ mean).numpy(), spread.diagonal().clamp_min(1e-12).sqrt().numpy())
+        return self._read(self.posterior(lesson))
 
     def _with_offer(self, lesson: Lesson) -> Lesson:
         """Of many random pairs, the one whose answer would tell most.
@@ -153,16 +156,36 @@ class Teacher:
         one = rng.integers(self._per_prompt, size=_CANDIDATES)
         step = rng.integers(1, self._per_prompt, size=_CANDIDATES)
         first, second = start + one, start + (one + step) % self._per_prompt
-        posterior = self.posterior(lesson)
-        with torch.inference_mode():
-            asked = self._pairs(first, second)
-            _, variance = self._profile.log_odds(posterior, asked)
-            p = self._profile.predict(posterior, asked)
         gain = np.where(
-            self._text_of[first] == self._text_of[second], -1.0, (p * (1 - p) * variance)[0].numpy()
+            self._text_of[first] == self._text_of[second],
+            -1.0,
+            self._worth(self.posterior(lesson), first, second),
         )
         best = int(gain.argmax())
         return replace(lesson, offer=Offer(int(first[best]), int(second[best])))
+
+    def _worth(
+        self, posterior: Posterior, first: NDArray[np.int64], second: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """What the answer to each pair would tell, larger being more. Shape (candidates,)."""
+        with torch.inference_mode():
+            asked = self._pairs(first, second)
+            if isinstance(self._profile, LatentProfile):
+                _, variance = self._profile.log_odds(posterior, asked)
+                p = self._profile.predict(posterior, asked)
+                return np.asarray((p * (1 - p) * variance)[0])
+            worth = np.zeros(len(first))
+            for question in next_questions(self._profile, posterior, asked.chosen[0], asked.rejected[0]):
+                worth[question.place] = question.gain_bits
+            return worth
+
+    def _lens_pairs(self) -> NDArray[np.int64]:
+        """Pairs of replies to one question each, through which beliefs are read. Shape (T, 2)."""
+        rng = np.random.default_rng(0)
+        start = rng.integers(self._prompts, size=LENS_PAIRS) * self._per_prompt
+        one = rng.integers(self._per_prompt, size=LENS_PAIRS)
+        other = (one + rng.integers(1, self._per_prompt, size=LENS_PAIRS)) % self._per_prompt
+        return np.stack([start + one, start + other], axis=1)
 
     def _pairs(
         self, first: Sequence[int] | NDArray[np.int64], second: Sequence[int] | NDArray[np.int64]
@@ -172,6 +195,17 @@ class Teacher:
             self._lifted[torch.as_tensor(rows, dtype=torch.long)][None] for rows in (first, second)
         )
         return ReplyPairs(chosen, rejected, torch.ones(chosen.shape[:2], dtype=torch.bool))
+
+
+def _exact_belief(to_attributes: Tensor, posterior: Posterior) -> Belief:
+    mean, covariance = (part[0].double() for part in posterior[:2])
+    spread = to_attributes @ covariance @ to_attributes.T
+    return Belief((to_attributes @ mean).numpy(), spread.diagonal().clamp_min(1e-12).sqrt().numpy())
+
+
+def _drawn_belief(profile: Profile, lens: Lens, posterior: Posterior) -> Belief:
+    wishes = read_wishes(profile, posterior, lens, seed=0)
+    return Belief(wishes.mean[0], np.maximum(wishes.std[0], 1e-6))
 
 
 def describe(belief: Belief, picks: int) -> str:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from app.files import read_json, write_json
 from app.pipeline.context import RunContext
 from app.pipeline.policy import load_policy
-from app.pipeline.preferences import load_comparisons, load_profile, user_latents
+from app.pipeline.preferences import load_comparisons, user_latents
+from app.pipeline.profiles import load_profile, pool_features
 from app.pipeline.replies import base_policy, load_replies
 from app.pipeline.rounds import agent_of, load_retriever, stage_before, viewers_of
 from persona.rewards.attributes import ATTRIBUTES
@@ -38,7 +39,7 @@ def talk_after(run: RunContext, out: Path) -> None:
 
 def unseen_condition(run: RunContext, shots: int) -> Condition:
     """What `shots` comparisons tell of each unseen user."""
-    context, features = load_comparisons(run).context, load_replies(run).features
+    context, features = load_comparisons(run).context, pool_features(run, load_replies(run))
     latent = user_latents(load_profile(run), context, features, run.groups.unseen, shots)
     return Condition.of_latent(latent, direction_dim=len(ATTRIBUTES))
 

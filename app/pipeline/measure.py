@@ -13,6 +13,7 @@ from app.files import write_json
 from app.pipeline.context import RunContext
 from app.pipeline.conversations import load_dialogues, measure_dialogues, unseen_condition
 from app.pipeline.policy import load_policy
+from app.pipeline.profiles import latent_size
 from app.pipeline.replies import ReplyPool, base_policy, load_replies
 from app.pipeline.rounds import agent_of, load_retriever, stage_before
 from persona.policy.conditioned import ConditionedPolicy
@@ -122,7 +123,7 @@ def _slider_responses(
     prompts = rng.permutation(held_out)[:_SLIDER_PROMPTS]
     places = [(a, v, p) for a in ATTRIBUTES for v in SLIDER_VALUES for p in prompts]
     directions = torch.stack([direction_from_sliders({a: v}, unit=False) for a, v, _ in places])
-    condition = Condition.of_direction(directions, latent_dim=run.config.latent_dim)
+    condition = Condition.of_direction(directions, latent_dim=latent_size(run))
     cards = [run.world.catalogue.card(pool.cards[p]) for _, _, p in places]
     # One seed a prompt and place on the slider: what differs between sliders is the slider alone.
     where = [(SLIDER_VALUES.index(v), int(p)) for _, v, p in places]

@@ -2,7 +2,7 @@
 
 Three kinds of condition, each with its own label:
 
-- a latent: of the replies to a prompt, the one that the latent profile rates best over the one it rates worst;
+- a latent: of the replies to a prompt, the one that the profile rates best over the one it rates worst;
 - a direction: any reply over the one farthest from it, under the direction that the reply itself points in. So a
   slider's place means an amount, not only a sign, and every reply is a perfect example of its own direction;
 - both: best over worst by the sum of the profile's reward and the projection on the direction.
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.pipeline.context import RunContext
-from app.pipeline.preferences import load_comparisons, load_profile
+from app.pipeline.preferences import load_comparisons
+from app.pipeline.profiles import load_profile, pool_features, rewards
 from app.pipeline.replies import ReplyPool
 from persona.data.comparisons import context_pairs
 from persona.policy.conditioned import ConditionedPolicy
@@ -89,7 +90,7 @@ def _standardised(
 ) -> NDArray[np.float64]:
     """The profile's reward of each option in its own standard deviations; zeros for absent latents. (B, K)."""
     with torch.inference_mode():
-        reward = load_profile(run).reward(pool.features[torch.from_numpy(options)], latent)
+        reward = rewards(load_profile(run), latent, pool_features(run, pool)[torch.from_numpy(options)])
     present = latent.ne(0).any(1, keepdim=True)
     return torch.where(present, reward / reward.std().clamp_min(1e-6), 0.0).double().numpy()
 
@@ -98,7 +99,8 @@ def _draw_latents(run: RunContext, pool: ReplyPool, count: int, rng: np.random.G
     """Posterior means of random learners from 1 to `_MOST_SHOTS` of their comparisons. Shape (B, Z)."""
     profile = load_profile(run)
     users = rng.choice(run.groups.learners, count)
-    pairs = context_pairs(load_comparisons(run).train, profile.lift(pool.features), users, _MOST_SHOTS, rng)
+    lifted = profile.lift(pool_features(run, pool))
+    pairs = context_pairs(load_comparisons(run).train, lifted, users, _MOST_SHOTS, rng)
     shown = torch.from_numpy(rng.integers(1, _MOST_SHOTS + 1, count))
     mask = pairs.mask & (torch.arange(_MOST_SHOTS) < shown[:, None])
     with torch.inference_mode():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from app.pipeline.context import RunContext
 from app.pipeline.pairs import pool_pairs
+from app.pipeline.profiles import latent_size
 from app.pipeline.replies import base_policy, load_replies
 from persona.policy.conditioned import ConditionedPolicy
 from persona.recipes.policy import PolicyConfig, train_policy
@@ -12,7 +13,7 @@ from persona.recipes.policy import PolicyConfig, train_policy
 def train_first_policy(run: RunContext, out: Path) -> None:
     """Train the gate and the LoRA from scratch."""
     steps = run.config.policy_steps
-    policy = base_policy(run)
+    policy = base_policy(run, latent_size(run))
     count = steps * run.config.pairs_per_step
     pairs = pool_pairs(run, policy, load_replies(run), count, run.rng("policy pairs"))
     train_policy(

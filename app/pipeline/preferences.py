@@ -11,6 +11,7 @@ from torch import Tensor
 
 from app.files import read_json, read_tensors, write_arrays, write_json
 from app.pipeline.context import Ints, RunContext
+from app.pipeline.profiles import fit_profile, save_profile, side_by_side
 from app.pipeline.replies import ReplyPool, load_replies
 from persona.data.comparisons import ComparisonTable, context_pairs
 from persona.data.splits import PreferenceSplit
@@ -26,9 +27,7 @@ from persona.evaluation import (
 from persona.features import LENGTH_COLUMN, probe_attributes
 from persona.profiles import Profile
 from persona.profiles.hierarchical_bayes import fit_hierarchical_bayes, fit_length_rule
-from persona.profiles.latent import LatentProfile
 from persona.profiles.pooled import fit_pooled
-from persona.recipes.latent import LatentConfig, train_latent
 
 CONTEXT_SIZES = (0, 2, 4, 8, 16)
 _TARGETS = 24
@@ -50,24 +49,20 @@ def ask_users(run: RunContext, out: Path) -> None:
 
 def learn_preferences(run: RunContext, out: Path) -> None:
     """Fit every profile on the learners' choices; measure on unseen users and unseen prompts."""
-    features, seed = load_replies(run).features, run.seed("profiles")
-    split = load_comparisons(run)
-    profile = train_latent(split.train, features, LatentConfig(latent_dim=run.config.latent_dim), seed=seed)
+    pool, seed = load_replies(run), run.seed("profiles")
+    features, split = pool.features, load_comparisons(run)
+    profile = fit_profile(run, pool, split.train, seed=seed)
     run.tell(2, 4)
     profiles: dict[str, Profile] = {
         "pooled": fit_pooled(split.train, features, seed=seed),
         "length_only": fit_length_rule(split.train, features, LENGTH_COLUMN, seed=seed),
         "hierarchical_bayes": fit_hierarchical_bayes(split.train, features, seed=seed),
+        # Whatever profile the configuration names stands here.
         "vpl": profile,
     }
     run.tell(3, 4)
-    profile.save(out)
+    save_profile(run, profile, out)
     write_json(out / "preferences.json", _measure(run, split, profiles))
-
-
-def load_profile(run: RunContext) -> LatentProfile:
-    """The trained latent profile."""
-    return LatentProfile.load(run.stage("preferences"))
 
 
 def load_comparisons(run: RunContext) -> PreferenceSplit:
@@ -77,7 +72,7 @@ def load_comparisons(run: RunContext) -> PreferenceSplit:
 
 
 def user_latents(
-    profile: LatentProfile, table: ComparisonTable, features: Tensor, users: Ints, shots: int
+    profile: Profile, table: ComparisonTable, features: Tensor, users: Ints, shots: int
 ) -> Tensor:
     """Posterior means of users from their first `shots` comparisons. Shape (B, Z)."""
     with torch.inference_mode():
@@ -115,7 +110,8 @@ def _ask(
 def _measure(run: RunContext, split: PreferenceSplit, profiles: dict[str, Profile]) -> dict[str, object]:
     """The report's part on preferences: accuracies, the paired gaps that matter, and collapse diagnostics."""
     pool, seed = load_replies(run), run.seed("preference contexts")
-    features, vpl = pool.features, profiles["vpl"]
+    profiles, features = side_by_side(run, pool, profiles, "vpl")
+    vpl = profiles["vpl"]
     measures = evaluate_preferences(
         profiles, split.context, split.target, features, ks=CONTEXT_SIZES, seed=seed
     )
@@ -148,5 +144,5 @@ def _measure(run: RunContext, split: PreferenceSplit, profiles: dict[str, Profil
             vpl, split.context, split.target, features, k=8, seed=seed
         ),
         "details": measures,
-        "attribute_r2": probe_attributes(features, pool.attributes, seed=seed),
+        "attribute_r2": probe_attributes(pool.features, pool.attributes, seed=seed),
     }

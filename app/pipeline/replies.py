@@ -50,11 +50,16 @@ class ReplyPool(NamedTuple):
     scale: AttributeScale
 
 
-def base_policy(run: RunContext) -> ConditionedPolicy:
-    """A policy that still behaves exactly like the base model."""
+def base_policy(run: RunContext, latent_dim: int | None = None) -> ConditionedPolicy:
+    """A policy that still behaves exactly like the base model.
+
+    Args:
+        run: The run.
+        latent_dim: Size of the latents that it is to be trained on; None takes what the configuration asks for.
+    """
     return ConditionedPolicy.build(
         run.language_model,
-        latent_dim=run.config.latent_dim,
+        latent_dim=run.config.latent_dim if latent_dim is None else latent_dim,
         direction_dim=len(ATTRIBUTES),
         rank=run.config.rank,
         seed=run.seed("policy weights"),

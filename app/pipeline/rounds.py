@@ -12,8 +12,9 @@ from app.files import read_json, read_tensors, write_arrays, write_json
 from app.pipeline.context import RunContext
 from app.pipeline.pairs import pool_pairs
 from app.pipeline.policy import load_policy, policy_config
-from app.pipeline.preferences import load_comparisons, load_profile
-from app.pipeline.replies import feature_blocks, load_featurizer, load_replies
+from app.pipeline.preferences import load_comparisons
+from app.pipeline.profiles import load_profile, pool_features, reply_features
+from app.pipeline.replies import load_replies
 from persona.data.comparisons import context_pairs
 from persona.policy.conditioned import ConditionedPolicy
 from persona.recipes.policy import PreferencePairs, train_policy
@@ -145,7 +146,8 @@ def load_lessons(run: RunContext, number: int) -> Lessons:
 def learner_condition(run: RunContext, users: np.ndarray, number: int) -> Condition:
     """Latents of learners from their first `shots` comparisons and all that rewrites taught in earlier rounds."""
     pool, profile = load_replies(run), load_profile(run)
-    base = context_pairs(load_comparisons(run).train, profile.lift(pool.features), users, run.config.shots)
+    lifted = profile.lift(pool_features(run, pool))
+    base = context_pairs(load_comparisons(run).train, lifted, users, run.config.shots)
     parts = [base, *(_rewrite_pairs(run, users, earlier) for earlier in range(1, number))]
     with torch.inference_mode():
         latent = profile.encode(ReplyPairs.join(parts)).mean
@@ -189,17 +191,12 @@ def _compare_rewrites(
     run: RunContext, policy: ConditionedPolicy, lessons: Lessons
 ) -> dict[str, torch.Tensor]:
     """Every accepted rewrite as a comparison of its user: whose, and the features of rewrite and original."""
-    featurizer = load_featurizer(run)
-    conversations = [pair[1] for pair in lessons.pairs]
-
-    def features(raw: list[str]) -> torch.Tensor:
-        if not raw:
-            return torch.zeros(0, featurizer.dim)
-        return featurizer.transform(feature_blocks(raw, policy.hidden_states(conversations, raw)))
-
+    conversations, pool = [pair[1] for pair in lessons.pairs], load_replies(run)
     users = torch.tensor([lessons.dialogues[pair[0]].user for pair in lessons.pairs], dtype=torch.int64)
-    chosen = features([pair[2] for pair in lessons.pairs])
-    rejected = features([pair[3] for pair in lessons.pairs])
+    rewrites, originals = [pair[2] for pair in lessons.pairs], [pair[3] for pair in lessons.pairs]
+    chosen, rejected = (
+        reply_features(run, pool, policy, conversations, raw) for raw in (rewrites, originals)
+    )
     return {"users": users, "chosen": chosen, "rejected": rejected}
 
 

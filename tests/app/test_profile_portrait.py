@@ -99,6 +99,16 @@ def test_nothing_is_learned_from_a_question_whose_answer_is_pure_noise_or_known(
     assert max(question.gain_bits for question in found) < 1e-6
 
 
+def test_draws_give_about_what_the_exact_information_is() -> None:
+    made = profile()
+    first, second = torch.randn(2, 12, FEATURES, generator=torch.Generator().manual_seed(5))
+    belief = made.encode(pairs(1, 3, seed=6))
+    exact = {question.place: question.gain_bits for question in next_questions(made, belief, first, second)}
+    plain = HierarchicalBayes(made.pooled.detach(), made.head.detach().T @ torch.eye(3, FEATURES))
+    drawn = next_questions(plain, plain.encode(pairs(1, 3, seed=6)), first, second)
+    assert all(abs(question.gain_bits - exact[question.place]) < 0.02 for question in drawn)
+
+
 def test_influence_is_that_of_leaving_the_choice_out() -> None:
     made, context = profile(), pairs(1, 5, seed=3)
     features = torch.randn(40, FEATURES, generator=torch.Generator().manual_seed(4))
