@@ -140,6 +140,15 @@ class AmortisedProfile(nn.Module):
         odds = self._odds_at_points(posterior, asked)
         return odds.mean(0), odds.var(0, correction=0)
 
+    def joint_log_odds(self, posterior: Posterior, asked: ReplyPairs) -> tuple[Tensor, Tensor]:
+        """As `log_odds`, with the covariance (B, T, T) between pairs in place of their variances."""
+        mean, _ = self.log_odds(posterior, asked)
+        if isinstance(self.head, BilinearHead):
+            seen = asked.difference @ self.head.weight.T
+            return mean, seen @ posterior.covariance @ seen.mT
+        apart = self._odds_at_points(posterior, asked) - mean
+        return mean, torch.einsum("sbt,sbu->btu", apart, apart) / len(apart)
+
     def predict(self, posterior: Posterior, asked: ReplyPairs) -> Tensor:
         """Probability that each user prefers the first reply, `asked` as in `log_odds`; shape (B, T)."""
         if isinstance(self.head, BilinearHead):

@@ -145,6 +145,13 @@ class LatentProfile(nn.Module):
         mean, variance = project_posterior(posterior, difference @ self.head.T)
         return difference @ self.pooled + mean, variance
 
+    def joint_log_odds(self, posterior: Posterior, asked: ReplyPairs) -> tuple[Tensor, Tensor]:
+        """As `log_odds`, with the covariance (B, T, T) between pairs in place of their variances."""
+        difference = self._difference(asked)
+        seen = difference @ self.head.T
+        mean = difference @ self.pooled + torch.einsum("btz,bz->bt", seen, posterior.mean)
+        return mean, seen @ posterior.covariance @ seen.mT
+
     def predict(self, posterior: Posterior, asked: ReplyPairs) -> Tensor:
         """Probability that each user prefers the first reply, `asked` as in `log_odds`; shape (B, T)."""
         return predictive_probability(*self.log_odds(posterior, asked))

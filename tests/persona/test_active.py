@@ -10,12 +10,13 @@ from persona.active import (
     expected_information,
     log_odds_variance,
     mutual_information,
+    prediction_gain,
     predictive_entropy,
     simulated_information,
 )
 from persona.errors import DataError, ShapeError
 from persona.profiles import HierarchicalBayes, LatentProfile
-from persona.profiles.amortised import AmortisedProfile
+from persona.profiles.amortised import AmortisedProfile, HeadName
 from persona.types import Posterior, ReplyPairs
 
 
@@ -140,6 +141,36 @@ def test_users_of_a_batch_are_asked_what_they_would_be_asked_alone() -> None:
         assert alone.item() == together[row].item()
 
 
+def test_prediction_gain_is_the_fall_of_variance_after_a_gaussian_answer() -> None:
+    """Each pair in turn is observed with the precision of its slope; what is left is counted pair by pair."""
+    made, candidates = profile(), pairs(3, 6, 4, seed=1)
+    belief = made.encode(pairs(3, 4, 4))
+    got = prediction_gain(made, belief, candidates)
+    mean, variance = made.log_odds(belief, candidates)
+    noise = torch.randn(20_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    chance = torch.sigmoid(mean[..., None] + variance.sqrt()[..., None] * torch.cat([noise, -noise]))
+    slope = (chance * (1 - chance)).mean(-1)
+    for row in range(3):
+        for asked in range(6):
+            seen = candidates.difference[row, asked]
+            precision = torch.linalg.inv(belief.covariance[row]) + slope[row, asked] * torch.outer(seen, seen)
+            after = Posterior(belief.mean[[row]], torch.linalg.inv(precision)[None].float())
+            alone = ReplyPairs(*(part[[row]] for part in candidates))
+            fall = (variance[[row]] - made.log_odds(after, alone)[1]) @ slope[row].float()
+            assert got[row, asked].item() == pytest.approx(fall.item(), rel=0.03)
+
+
+@pytest.mark.parametrize("head", ["bilinear", "film"])
+def test_joint_log_odds_hold_the_single_ones(head: HeadName) -> None:
+    for made in (profile(), AmortisedProfile(4, 3, head=head, hidden=8).requires_grad_(False)):
+        belief, asked = made.encode(pairs(2, 3, 4)), pairs(2, 6, 4, seed=1)
+        mean, covariance = made.joint_log_odds(belief, asked)
+        alone = made.log_odds(belief, asked)
+        torch.testing.assert_close(mean, alone[0])
+        torch.testing.assert_close(covariance.diagonal(dim1=1, dim2=2), alone[1], atol=1e-5, rtol=1e-4)
+        assert torch.linalg.eigvalsh(covariance).min() > -1e-4
+
+
 def test_masked_candidates_are_never_asked() -> None:
     made, candidates = profile(), pairs(2, 3, 4)
     belief = made.encode(pairs(2, 0, 4))
@@ -163,6 +194,8 @@ def test_what_a_rule_cannot_do_is_named() -> None:
     belief = Kinds().encode(pairs(2, 1, 1))
     with pytest.raises(DataError, match=r"needs a profile with `log_odds`; got Kinds"):
         choose_question(Kinds(), belief, pairs(2, 3, 1))
+    with pytest.raises(DataError, match=r"needs a profile with `joint_log_odds`; got Kinds"):
+        choose_question(Kinds(), belief, pairs(2, 3, 1), prediction_gain)
     with pytest.raises(DataError, match=r"none for the users in rows \[1\]"):
         mask = torch.tensor([[True, False, False], [False, False, False]])
         choose_question(model, model.encode(context), candidates._replace(mask=mask))
