@@ -57,7 +57,7 @@ def clean_texts(frame: pd.DataFrame, replies: Iterable[str], *, max_text: int = 
                 f[name].map(text_length) > max_text for name in ("prompt", *texts)
             ),
             "a text is not valid Unicode": lambda f: _any(
-                f[name].map(_is_broken) for name in ("prompt", *texts)
+                f[name].map(_is_broken) for name in ("user_id", "prompt", *texts)
             ),
         },
     )
@@ -98,7 +98,7 @@ def to_number(value: object) -> float:
     """A rating as a number; NaN where it is missing, infinite or not a number, such as `N/A`."""
     try:
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("nan")
     return number if np.isfinite(number) else float("nan")
 
@@ -159,6 +159,8 @@ def _is_blank(value: Any) -> bool:
 
 def _is_broken(value: Any) -> bool:
     """Whether a text holds half a surrogate pair, which JSON can write and UTF-8 cannot."""
+    if isinstance(value, (int, float, np.integer)):
+        return False
     try:
         prompt_text(value).encode()
     except UnicodeEncodeError:

@@ -67,6 +67,13 @@ class TestHhRlhf:
         test = read_preferences(tmp_path, options=ReadOptions(split="test", user="all"))
         assert said(test) == [("all", "y", "z", False)]
 
+    def test_users_may_stand_beside_the_transcripts(self, tmp_path: Path) -> None:
+        rows = [{**hh_row("a", *replies), "who": who} for replies, who in (("bc", "ann"), ("cb", "bob"))]
+        path = write_lines(tmp_path / "a.jsonl", rows)
+        read = read_preferences(path, options=ReadOptions(columns={"user_id": "who"}))
+        assert read.report.layout == "HH-RLHF"
+        assert said(read) == [("ann", "b", "c", False), ("bob", "c", "b", False)]
+
 
 RATED = {
     "instruction": "sing",

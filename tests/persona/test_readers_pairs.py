@@ -145,6 +145,13 @@ class TestFatal:
         path = write_lines(tmp_path / "a.jsonl", [row])
         assert len(read_preferences(path, options=ReadOptions(columns=names)).comparisons.table) == 1
 
+    def test_a_renamed_column_replaces_one_of_our_name(self, tmp_path: Path) -> None:
+        path = write_lines(tmp_path / "a.jsonl", [{**ROW, "annotator": "eve"}])
+        read = read_preferences(path, options=ReadOptions(columns={"user_id": "annotator"}))
+        assert read.comparisons.user_ids == ("eve",)
+        with pytest.raises(DataError, match=r"must map names of ours \(user_id, .*\); got user"):
+            read_preferences(path, options=ReadOptions(columns={"user": "annotator"}))
+
     def test_nothing_usable(self, tmp_path: Path) -> None:
         path = write_lines(tmp_path / "a.jsonl", [{**ROW, "chosen": ""}, {**ROW, "chosen": "no"}])
         with pytest.raises(
@@ -176,6 +183,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"chosen_score": float("nan")}, "a score is missing or not a number"),
     ({"chosen_score": 1}, "the chosen reply is rated below the rejected one"),
     ({"scores": 4}, "`scores` does not map objectives to two numbers"),
+    ({"scores": [1, 2, 3]}, "`scores` does not map objectives to two numbers"),
     ({"scores": {"warm": [1]}}, "`scores` does not map objectives to two numbers"),
 ]
 
@@ -291,6 +299,11 @@ class TestMessages:
         read = read_preferences(write_lines(tmp_path / "a.jsonl", [row, longer]))
         assert read.comparisons.prompts[0] == "p"
         assert prompt_text(read.comparisons.prompts[1]) == "before\np"
+
+
+def test_one_pair_of_scores_needs_no_objective(tmp_path: Path) -> None:
+    read = read_preferences(write_lines(tmp_path / "a.jsonl", [{**ROW, "scores": [4, 2]}]))
+    np.testing.assert_array_equal(read.scores["score"], [4, 2])
 
 
 def test_objectives_and_strengths_are_kept(tmp_path: Path) -> None:

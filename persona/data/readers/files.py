@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.ipc
+import pyarrow.parquet
 
 from persona.data.comparisons import Rows
 from persona.data.report import Dropped
@@ -178,34 +179,40 @@ def _read_table(content: bytes, source: str, separator: str) -> pd.DataFrame:
 
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
-        return pd.read_parquet(path)
-    except (OSError, pyarrow.ArrowException) as err:
+        # What pandas noted of its own types is left out: only the cells count, and it may be damaged.
+        frame: pd.DataFrame = pyarrow.parquet.read_table(path).replace_schema_metadata(None).to_pandas()
+    except (OSError, ValueError, pyarrow.ArrowException) as err:
         raise DataError(
             f"`{path.name}` must be a Parquet file; got one that cannot be read as such. Write it again."
         ) from err
+    return frame
 
 
 def _read_saved(folder: Path) -> pd.DataFrame:
     """The rows of a folder by `save_to_disk`, all its splits one after another; needs no `datasets`."""
-    if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        return pd.concat([_read_saved(folder / split) for split in splits], ignore_index=True)
-    if not (folder / "state.json").is_file():
+    if not any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
         raise DataError(
             f"A folder of preferences must be of a known layout, or written by `save_to_disk` of `datasets`; got "
             f"`{folder.name}` with {', '.join(sorted(p.name for p in folder.iterdir())[:5]) or 'nothing'}. Name a "
             "file in it."
         )
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     try:
-        parts = [_read_arrow(folder / part["filename"]) for part in state["_data_files"]]
-    except (OSError, KeyError, pyarrow.ArrowException) as err:
+        parts = [_read_arrow(path) for path in _saved_files(folder)]
+        frame: pd.DataFrame = pyarrow.concat_tables(parts, promote_options="default").to_pandas()
+    except (OSError, ValueError, LookupError, TypeError, pyarrow.ArrowException) as err:
         raise DataError(
             f"`{folder.name}` must be a whole folder by `save_to_disk`; got one that cannot be read: {err}. Write it "
             "again."
         ) from err
-    frame: pd.DataFrame = pyarrow.concat_tables(parts).to_pandas()
     return frame
+
+
+def _saved_files(folder: Path) -> list[Path]:
+    if (folder / "dataset_dict.json").is_file():
+        splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        return [path for split in splits for path in _saved_files(folder / split)]
+    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    return [folder / part["filename"] for part in state["_data_files"]]
 
 
 def _read_arrow(path: Path) -> Any:

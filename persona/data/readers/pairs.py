@@ -23,7 +23,7 @@ SCORES = (("chosen_score", "rejected_score"), ("score_chosen", "score_rejected")
 
 HH_SUBSETS = ("harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled")
 _TURN = re.compile(r"\n\n(Human|Assistant):")
-_REPLY = "\n\nAssistant:"
+_OPENING, _REPLY = "\n\nHuman:", "\n\nAssistant:"
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
@@ -48,7 +48,7 @@ def convert_pairs(raw: RawRows, options: ReadOptions) -> PairRows:
     Raises:
         DataError: A column is missing.
     """
-    frame = raw.frame.rename(columns={theirs: ours for ours, theirs in options.columns.items()})
+    frame = _rename(raw.frame, options.columns)
     if "user_id" not in frame.columns and options.user is not None:
         frame = frame.assign(user_id=options.user)
     is_split = "prompt" in frame.columns
@@ -72,16 +72,18 @@ def convert_pairs(raw: RawRows, options: ReadOptions) -> PairRows:
 def convert_hh_rlhf(raw: RawRows, options: ReadOptions) -> PairRows:
     """Comparisons from pairs of transcripts; what both share, up to the last `Assistant:`, is the prompt.
 
-    Users are unknown: `options.user` names one for all, else it is `everyone`, or the subset that a column
-    `subset` names.
+    Users are unknown, unless a column `user_id` has them: `options.user` names one for all, else it is the subset
+    whose file a row is from, or `everyone`.
     """
     parts = [
         _split_transcripts(*pair) for pair in zip(raw.frame["chosen"], raw.frame["rejected"], strict=True)
     ]
     prompts, chosen, rejected = zip(*parts, strict=True)
-    subset = raw.frame["subset"].to_numpy() if "subset" in raw.frame.columns else "everyone"
-    frame = object_frame({"prompt": prompts, "chosen": chosen, "rejected": rejected})
-    frame = frame.assign(row=raw.numbers, user_id=subset if options.user is None else options.user)
+    given = _rename(raw.frame, options.columns)
+    known = [name for name in ("user_id", "subset") if name in given.columns]
+    users = [options.user or "everyone"] * len(given) if options.user or not known else given[known[0]]
+    frame = object_frame({"user_id": users, "prompt": prompts, "chosen": chosen, "rejected": rejected})
+    frame = frame.assign(row=raw.numbers)
     different = apply_rules(
         frame,
         {"the two transcripts do not end in replies to one prompt": lambda f: f["prompt"].map(is_missing)},
@@ -123,6 +125,18 @@ def split_turns(prompt: Any) -> Any:
         for role, text in turns
         if text.strip()
     ]
+
+
+def _rename(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """The frame with our names for the columns that `columns` maps; a column that has our name already gives way."""
+    unknown = sorted(set(columns) - {*COLUMNS, "tie", "strength", "scores", *SCORES[0]})
+    if unknown:
+        raise DataError(
+            f"`columns` must map names of ours ({', '.join(COLUMNS)}, tie, strength, scores, {', '.join(SCORES[0])}); "
+            f"got {', '.join(unknown)}. Put our name first and the file's second."
+        )
+    replaced = [ours for ours, theirs in columns.items() if ours != theirs and theirs in frame.columns]
+    return frame.drop(columns=replaced, errors="ignore").rename(columns={v: k for k, v in columns.items()})
 
 
 def _finish_pairs(frame: pd.DataFrame, raw: RawRows, options: ReadOptions) -> PairRows:
@@ -171,6 +185,8 @@ def _scores(cell: Any) -> dict[str, tuple[float, float]] | None:
     """Ratings of (chosen, rejected) by objective; empty where there are none, None where they cannot be read."""
     if is_missing(cell):
         return {}
+    if isinstance(cell, (list, tuple, np.ndarray)):
+        cell = {"score": cell}
     if not isinstance(cell, Mapping):
         return None
     # Parquet gives every row the objectives of all rows, those that it lacks as None.
@@ -196,9 +212,9 @@ def _split_messages(prompt: Any, chosen: Any, rejected: Any) -> tuple[Any, Any, 
     before, other = list(chosen[:-1]), list(rejected[:-1])
     if before != other:
         return None, None, None
-    asked = [] if is_missing(prompt) else _as_messages(prompt)
+    asked = _as_messages(prompt)
     # Many exports repeat the prompt in front of the replies.
-    if before and before != asked:
+    if before and asked is not None and before != asked:
         prompt = before if before[: len(asked)] == asked else [*asked, *before]
     return prompt, chosen[-1].get("content"), rejected[-1].get("content")
 
@@ -207,8 +223,13 @@ def _is_messages(value: Any) -> bool:
     return isinstance(value, (list, tuple, np.ndarray)) and len(value) > 0 and isinstance(value[-1], Mapping)
 
 
-def _as_messages(prompt: Any) -> list[Any]:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+def _as_messages(prompt: Any) -> list[Any] | None:
+    """A prompt as messages; None where it is neither text nor a list, which a rule will find."""
+    if is_missing(prompt):
+        return []
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    return list(prompt) if isinstance(prompt, (list, tuple, np.ndarray)) else None
 
 
 def _split_transcripts(chosen: Any, rejected: Any) -> tuple[Any, Any, Any]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from persona.data.cleaning import clean_texts, object_frame, to_ratings
+from persona.data.cleaning import clean_texts, object_frame, to_number, to_ratings
 from persona.data.preferences import RatedRows
 from persona.data.readers.files import RawRows
 from persona.data.readers.options import ReadOptions
@@ -21,7 +21,7 @@ class _Reply(NamedTuple):
     """One rated reply as either file has it."""
 
     row: int
-    conversation: Any
+    conversation: str
     user_id: Any
     turn: int
     said: Any
@@ -64,15 +64,14 @@ def _conversations(raw: RawRows) -> Iterator[_Reply]:
         raw.numbers.tolist(), ids, raw.frame["user_id"], raw.frame["conversation_history"], strict=True
     ):
         turns = [turn for turn in history if isinstance(turn, dict)] if _is_list(history) else []
-        said = {turn.get("turn"): turn.get("content") for turn in turns if turn.get("role") == "user"}
-        for turn in sorted((t for t in turns if t.get("role") != "user"), key=lambda t: t.get("turn") or 0):
-            place = turn.get("turn") or 0
+        said = {_place(turn): turn.get("content") for turn in turns if turn.get("role") == "user"}
+        for turn in sorted((turn for turn in turns if turn.get("role") != "user"), key=_place):
             yield _Reply(
                 row,
-                conversation,
+                str(conversation),
                 user,
-                place,
-                said.get(place),
+                _place(turn),
+                said.get(_place(turn)),
                 turn.get("content"),
                 turn.get("score"),
                 turn.get("if_chosen") is True,
@@ -81,11 +80,23 @@ def _conversations(raw: RawRows) -> Iterator[_Reply]:
 
 def _utterances(raw: RawRows) -> Iterator[_Reply]:
     frame = raw.frame.assign(row=raw.numbers)
-    frame = frame.assign(turn=pd.to_numeric(frame["turn"], errors="coerce").fillna(0).astype(np.int64))
+    turn = np.asarray([_whole(cell) for cell in frame["turn"]], dtype=np.int64)
+    conversation = pd.factorize(pd.Series(list(map(str, frame["conversation_id"])), dtype=object))[0]
+    frame = frame.assign(turn=turn, conversation_id=conversation)
     frame = frame.sort_values(["conversation_id", "turn"], kind="stable")
     cells = (frame[name].tolist() for name in ("row", *UTTERANCE))
-    for row, conversation, user, turn, said, reply, score, chosen in zip(*cells, strict=True):
-        yield _Reply(row, conversation, user, turn, said, reply, score, chosen in (True, "True", "true", 1))
+    for row, talk, user, place, said, reply, score, chosen in zip(*cells, strict=True):
+        yield _Reply(row, str(talk), user, place, said, reply, score, chosen in (True, "True", "true", 1))
+
+
+def _place(turn: dict[str, Any]) -> int:
+    return _whole(turn.get("turn"))
+
+
+def _whole(cell: object) -> int:
+    """The number of a turn; 0 where it cannot be read."""
+    number = to_number(cell)
+    return int(number) if 0 <= number < 1_000_000 else 0
 
 
 def _prompts(replies: list[_Reply]) -> list[Any]:

@@ -97,7 +97,8 @@ def _finish_ratings(
 
 
 def _rating(completion: dict[str, Any], aspect: str) -> Any:
-    annotation = (completion.get("annotations") or {}).get(aspect)
+    annotations = completion.get("annotations")
+    annotation = annotations.get(aspect) if isinstance(annotations, dict) else None
     # Some releases hold a list with one annotation.
     if isinstance(annotation, (list, np.ndarray)):
         annotation = annotation[0] if len(annotation) else None
