@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.errors import ShapeError
+from recsys.errors import OrdinalError, ShapeError
 from recsys.types import Bools, Histories, TopK
 
 ROWS_AT_ONCE = 512
@@ -17,18 +17,53 @@ def check_search(histories: Histories, n_items: int, k: int, allowed: Bools | No
 
     Raises:
         ShapeError: `histories` or `allowed` does not fit the catalogue, or `k` is below 1.
+        OrdinalError: A history holds something else than levels.
+    """
+    check_histories(histories, n_items)
+    if k < 1:
+        raise ShapeError(f"`k` must be at least 1; got {k}. Ask for one item or more.")
+    if allowed is None:
+        return
+    if allowed.shape not in {(n_items,), histories.shape}:
+        raise ShapeError(
+            f"`allowed` must have shape ({n_items},) or {histories.shape}; got {allowed.shape}. "
+            "Give one flag an item, for all users or for each."
+        )
+    check_flags(allowed)
+
+
+def check_histories(histories: Histories, n_items: int) -> None:
+    """Check histories against a catalogue.
+
+    Raises:
+        ShapeError: There is not one column an item.
+        OrdinalError: A stored value is no level + 1.
     """
     if histories.shape[1] != n_items:
         raise ShapeError(
             f"`histories` must have one column for each of the model's {n_items} items; got {histories.shape[1]} "
             "columns. Build it with `histories_from_log` and the same `n_items`."
         )
-    if k < 1:
-        raise ShapeError(f"`k` must be at least 1; got {k}. Ask for one item or more.")
-    if allowed is not None and allowed.shape not in {(n_items,), histories.shape}:
+    stored = histories.data
+    # Negated, so that NaN fails too.
+    wrong = ~((stored >= 1) & (stored < np.inf) & (stored == np.floor(stored)))
+    if wrong.any():
+        raise OrdinalError(
+            f"Stored values of `histories` must be level + 1, whole and 1 or more; got "
+            f"{stored[wrong][:3].tolist()}. Build it with `histories_from_log`."
+        )
+
+
+def check_flags(allowed: Bools) -> None:
+    """Refuse masks that are not flags, such as lists of item numbers.
+
+    Raises:
+        ShapeError: `allowed` is not boolean.
+    """
+    if allowed.dtype != np.bool_:
         raise ShapeError(
-            f"`allowed` must have shape ({n_items},) or {histories.shape}; got {allowed.shape}. "
-            "Give one flag an item, for all users or for each."
+            f"`allowed` must hold True or False for each item; got dtype {allowed.dtype}. Use `.astype(bool)`, or mark "
+            "the allowed items in an array of False."
         )
 
 

@@ -7,7 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.index.filters import check_filters, check_queries, select_columns, take_allowed, take_seen
+from recsys.index.filters import (
+    check_filters,
+    check_finite,
+    check_queries,
+    select_columns,
+    take_allowed,
+    take_seen,
+)
 from recsys.topk import mask_scores, top_k
 from recsys.types import Bools, Histories, Ints, TopK, levels_in
 
@@ -41,10 +48,14 @@ class ExactIndex:
 
     Args:
         vectors: One row an item. Shape (I, D), float32, on the device that shall search.
+
+    Raises:
+        ShapeError: A vector holds NaN or infinity.
     """
 
     def __init__(self, vectors: Tensor) -> None:
         """Keep the vectors, detached."""
+        check_finite("vectors", vectors)
         self.vectors = vectors.detach()
 
     def search(

@@ -55,6 +55,9 @@ class FaissIndex:
             it was built for it, otherwise into an exact scan by torch; the other kinds stay on the CPU.
         settings: Kind and knobs; exact by default. `choose_index` finds them by measurement.
         prebuilt: FAISS index of the same vectors and settings, as read from a cache; None builds one.
+
+    Raises:
+        ShapeError: A vector holds NaN or infinity, or more lists are asked for than there are items.
     """
 
     def __init__(

@@ -1,23 +1,44 @@
 """What may not be found: checking the masks, counting what they take away, and taking it away."""
 
 import numpy as np
+import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
 from recsys.errors import ShapeError
+from recsys.topk import check_flags
 from recsys.types import Bools, Histories, Ints, TopK, levels_in
 
 
 def check_queries(queries: Tensor, width: int) -> None:
-    """Check the shape of queries.
+    """Check queries.
 
     Raises:
-        ShapeError: `queries` has another width than the items' vectors.
+        ShapeError: `queries` has another width than the items' vectors, or holds NaN or infinity.
     """
     if queries.ndim != 2 or queries.shape[1] != width:
         raise ShapeError(
             f"`queries` must have shape (B, {width}) as the item vectors do; got {tuple(queries.shape)}. "
             "Take both from the same model."
+        )
+    check_finite("queries", queries)
+
+
+def check_finite(name: str, vectors: Tensor) -> None:
+    """Refuse vectors that have no place in any order.
+
+    Args:
+        name: What the caller calls them.
+        vectors: Shape (N, D).
+
+    Raises:
+        ShapeError: A number is NaN or infinite.
+    """
+    # A sum is finite only where all of its terms are, unless it overflows; so the careful look is seldom taken.
+    if not bool(torch.isfinite(vectors.sum())) and not bool(torch.isfinite(vectors).all()):
+        rows = torch.nonzero(~torch.isfinite(vectors).all(dim=1))[:3, 0].tolist()
+        raise ShapeError(
+            f"`{name}` must be finite; got NaN or infinity in rows {rows}. Train the model again."
         )
 
 
@@ -25,7 +46,8 @@ def check_filters(rows: int, n_items: int, k: int, seen: Histories | None, allow
     """Check what a search is asked for.
 
     Raises:
-        ShapeError: `seen` or `allowed` does not fit the queries and the items, or `k` is below 1.
+        ShapeError: `seen` or `allowed` does not fit the queries and the items, `allowed` holds no flags, or `k` is
+            below 1.
     """
     if k < 1:
         raise ShapeError(f"`k` must be at least 1; got {k}. Ask for one item or more.")
@@ -39,6 +61,8 @@ def check_filters(rows: int, n_items: int, k: int, seen: Histories | None, allow
             f"`allowed` must have shape ({n_items},) or ({rows}, {n_items}); got {allowed.shape}. "
             "Give one flag an item, for all queries or for each."
         )
+    if allowed is not None:
+        check_flags(allowed)
 
 
 def count_seen(rows: int, seen: Histories | None) -> Ints:

@@ -17,7 +17,8 @@ from torch import Tensor
 from recsys.errors import InteractionError, ShapeError
 from recsys.index.exact import ExactIndex, ItemIndex
 from recsys.index.faiss_index import FaissIndex
-from recsys.index.filters import check_queries, cut, select_columns
+from recsys.index.filters import check_finite, check_queries, cut, select_columns
+from recsys.topk import check_flags
 from recsys.types import Bools, Histories, Ints, TopK
 
 # Dead or waiting items, as a share of the indexed ones, above which the index is built anew.
@@ -63,10 +64,12 @@ class Snapshot:
         check_queries(queries, self.vectors.shape[1])
         _check_rows(len(queries), seen, allowed)
         mask = None if self.is_alive.all() else self.is_alive
-        found = _search_part(self.index, self.ids, queries, k, seen, allowed, mask)
+        found = _search_part(self.index, self.ids, queries, k, seen=seen, allowed=allowed, mask=mask)
         if len(self.fresh_ids) == 0:
             return found
-        late = _search_part(ExactIndex(self.fresh), self.fresh_ids, queries, k, seen, allowed, None)
+        late = _search_part(
+            ExactIndex(self.fresh), self.fresh_ids, queries, k, seen=seen, allowed=allowed, mask=None
+        )
         items = np.concatenate([found.items, late.items], axis=1)
         return cut(TopK(items, np.concatenate([found.scores, late.scores], axis=1)), k)
 
@@ -203,6 +206,7 @@ class LiveIndex:
                 f"`vectors` must have shape ({len(ids)}, {self._width}), a row an id; got {tuple(vectors.shape)}. "
                 "Take them from the model that made the others."
             )
+        check_finite("vectors", vectors)
         order = np.argsort(ids)
         return ids[order], vectors.detach()[torch.from_numpy(order).to(vectors.device)]
 
@@ -212,6 +216,7 @@ def _search_part(
     ids: Ints,
     queries: Tensor,
     k: int,
+    *,
     seen: Histories | None,
     allowed: Bools | None,
     mask: Bools | None,
@@ -261,6 +266,10 @@ def _demand_present(snapshot: Snapshot, ids: Ints) -> None:
 
 
 def _checked_ids(ids: Ints) -> Ints:
+    if np.asarray(ids).dtype.kind not in "iu":
+        raise InteractionError(
+            f"`ids` must be whole numbers; got dtype {np.asarray(ids).dtype}. Use `.astype(np.int64)`."
+        )
     ids = np.asarray(ids, dtype=np.int64)
     values, counts = np.unique(ids, return_counts=True)
     wrong = values[(counts > 1) | (values < 0)]
@@ -282,3 +291,5 @@ def _check_rows(rows: int, seen: Histories | None, allowed: Bools | None) -> Non
             f"`allowed` must have shape (W,) or ({rows}, W); got {allowed.shape}. Give one flag an id, for all queries "
             "or for each."
         )
+    if allowed is not None:
+        check_flags(allowed)

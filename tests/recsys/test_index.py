@@ -132,6 +132,25 @@ def test_what_does_not_fit_is_refused() -> None:
             index.search(torch.ones(2, 4), 1, seen=some_seen(3, 5, 0.5, 0))
         with pytest.raises(ShapeError, match=r"`allowed` must have shape \(5,\) or \(2, 5\); got \(4,\)"):
             index.search(torch.ones(2, 4), 1, allowed=np.ones(4, dtype=bool))
+        with pytest.raises(ShapeError, match=r"True or False for each item; got dtype int64"):
+            index.search(torch.ones(2, 4), 1, allowed=np.arange(5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_numbers_that_have_no_place_in_an_order_are_refused(value: float) -> None:
+    queries = torch.ones(5, 4)
+    queries[3, 1] = value
+    for index in both(draw(5, 4, seed=0)):
+        with pytest.raises(ShapeError, match=r"`queries` must be finite; got NaN or infinity in rows \[3\]"):
+            index.search(queries, 1)
+    for build in (ExactIndex, FaissIndex):
+        with pytest.raises(ShapeError, match=r"`vectors` must be finite; got NaN or infinity in rows \[3\]"):
+            build(queries)
+
+
+def test_finite_numbers_whose_sum_overflows_are_not_refused() -> None:
+    for index in both(torch.full((3, 2), 3e38)):
+        assert index.search(torch.zeros(1, 2), 1).items.tolist() == [[0]]
 
 
 def test_columns_are_picked_by_number_however_large() -> None:

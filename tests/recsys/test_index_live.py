@@ -129,6 +129,10 @@ def test_writes_that_make_no_sense_are_refused_and_change_nothing() -> None:
         live.add(np.array([5, 5, -1]), torch.ones(3, D))
     with pytest.raises(ShapeError, match=r"`vectors` must have shape \(1, 8\).* got \(2, 8\)"):
         live.add(np.array([5]), torch.ones(2, D))
+    with pytest.raises(InteractionError, match="`ids` must be whole numbers; got dtype float64"):
+        live.add(np.array([5.5]), torch.ones(1, D))
+    with pytest.raises(ShapeError, match=r"`vectors` must be finite; got NaN or infinity in rows \[1\]"):
+        live.add(np.array([5, 6]), torch.tensor([[1.0] * D, [torch.nan] * D]))
     assert live.snapshot is before
 
 
@@ -140,6 +144,8 @@ def test_searches_that_do_not_fit_are_refused() -> None:
         live.search(torch.ones(1, D), 1, seen=csr_array((2, 9), dtype=np.float32))
     with pytest.raises(ShapeError, match=r"`allowed` must have shape \(W,\) or \(1, W\); got \(2, 9\)"):
         live.search(torch.ones(1, D), 1, allowed=np.ones((2, 9), dtype=bool))
+    with pytest.raises(ShapeError, match="True or False for each item; got dtype int64"):
+        live.search(torch.ones(1, D), 1, allowed=np.array([1, 2]))
 
 
 @pytest.mark.parametrize("rebuild_share", [0.001, 100.0])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from recsys.errors import ShapeError
+from recsys.errors import OrdinalError, ShapeError
 from recsys.topk import check_search, mask_scores, rank_in_blocks, top_k
 from recsys.types import Histories
 
@@ -61,3 +61,16 @@ def test_a_search_that_does_not_fit_is_refused(small_histories: Histories) -> No
         check_search(small_histories, 30, 0, None)
     with pytest.raises(ShapeError, match=r"shape \(30,\) or \(6, 30\); got \(6,\)"):
         check_search(small_histories, 30, 5, np.ones(6, dtype=bool))
+
+
+@pytest.mark.parametrize("stored", [0.0, -3.0, 1.5, np.nan, np.inf])
+def test_histories_that_hold_no_levels_are_refused(stored: float, small_histories: Histories) -> None:
+    broken = small_histories.copy()
+    broken.data[3] = stored
+    with pytest.raises(OrdinalError, match=rf"level \+ 1, whole and 1 or more; got \[{stored}\]"):
+        check_search(broken, 30, 5, None)
+
+
+def test_masks_of_numbers_are_refused(small_histories: Histories) -> None:
+    with pytest.raises(ShapeError, match="True or False for each item; got dtype int64"):
+        check_search(small_histories, 30, 5, np.ones(30, dtype=np.int64))
