@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack, vstack
 from torch import Tensor
 
+from recsys.artefacts import read_sparse
 from recsys.data.dataset import Entities, FeatureKind
 from recsys.errors import ShapeError
 from recsys.types import Floats, Ints
@@ -98,11 +99,14 @@ class FeatureTable:
 
     @classmethod
     def from_tensors(cls, name: str, tensors: Mapping[str, Tensor], width: int) -> "FeatureTable":
-        """What `to_tensors` gave, with `width` sparse columns."""
-        parts = {slot: tensors[f"{name}.{slot}"].numpy() for slot in ("data", "indices", "indptr", "dense")}
-        shape = (len(parts["indptr"]) - 1, width)
-        sparse = csr_array((parts["data"], parts["indices"], parts["indptr"]), shape=shape)
-        return cls(sparse, parts["dense"])
+        """What `to_tensors` gave, with `width` sparse columns.
+
+        Raises:
+            ArtefactError: The parts do not make such a table.
+            KeyError: A part is missing.
+        """
+        dense = tensors[f"{name}.dense"].numpy()
+        return cls(read_sparse(tensors, name, (len(dense), width)), dense)
 
 
 @dataclass(frozen=True, slots=True)

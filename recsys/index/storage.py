@@ -122,19 +122,27 @@ def save_index(
     _sweep(folder, manifest)
 
 
-def load_index(folder: Path, *, device: str = "cpu", use_cache: bool = True) -> LoadedIndex:
+def load_index(
+    folder: Path, *, device: str = "cpu", use_cache: bool = True, expected: Tensor | None = None
+) -> LoadedIndex:
     """Read what `save_index` wrote; a cache that is missing, stale or damaged is made anew from the vectors.
 
     Args:
         folder: Where it is.
         device: Where the vectors shall live.
         use_cache: False never hands the FAISS file to FAISS's reader.
+        expected: Vectors that the index must be over, but for rounding elsewhere; None takes any. Shape (I, D).
 
     Raises:
-        ArtefactError: The manifest or the vectors are missing, damaged or not what they say.
+        ArtefactError: The manifest or the vectors are missing, damaged or not what they say, or not those expected.
     """
     manifest = _read_manifest(folder)
     vectors, ids = _read_vectors(folder, manifest)
+    if expected is not None and not _are_close(vectors, expected.detach().cpu()):
+        raise ArtefactError(
+            f"The index in {folder} must be of the model that it is saved with; its vectors differ from the model's. "
+            "Save the model again."
+        )
     native, note = None, ""
     if manifest.cache is not None:
         native, note = _read_cache(folder, manifest) if use_cache else (None, "it was not to be used")
@@ -177,6 +185,10 @@ def _read_vectors(folder: Path, manifest: IndexManifest) -> tuple[Tensor, Ints |
         raise ArtefactError(f"{path} must hold finite vectors; got NaN or infinity. Train the model again.")
     ids: Ints | None = tensors["ids"].numpy() if "ids" in tensors else None
     return tensors["vectors"], ids
+
+
+def _are_close(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.allclose(first, second, rtol=1e-3, atol=1e-3)
 
 
 def _read_cache(folder: Path, manifest: IndexManifest) -> tuple[faiss.Index | None, str]:

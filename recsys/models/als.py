@@ -25,7 +25,7 @@ import torch
 from scipy.sparse import csr_matrix
 from torch import Tensor
 
-from recsys.artefacts import read_artefact, write_artefact
+from recsys.artefacts import load_artefact, write_artefact
 from recsys.errors import MissingDependency, RecsysError
 from recsys.models.ease import weigh_levels
 from recsys.topk import check_search, rank_in_blocks
@@ -187,14 +187,17 @@ class IAls:
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> "IAls":
         """Read what `save` wrote; raises `ArtefactError` if the folder holds no such model."""
-        tensors, settings = read_artefact(folder, KIND)
-        return cls(
-            tensors["factors"].to(device),
-            tensors["level_weights"],
-            tensors["fallback"].to(device),
-            unobserved=float(settings["unobserved"]),
-            penalty=float(settings["penalty"]),
-        )
+
+        def build(tensors: dict[str, Tensor], settings: dict[str, Any]) -> "IAls":
+            return cls(
+                tensors["factors"].to(device),
+                tensors["level_weights"],
+                tensors["fallback"].to(device),
+                unobserved=float(settings["unobserved"]),
+                penalty=float(settings["penalty"]),
+            )
+
+        return load_artefact(folder, KIND, build)
 
 
 def implicit_penalty(taken: Histories, *, regularization: float, unobserved: float) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from recsys.artefacts import read_artefact, write_artefact
+from recsys.artefacts import load_artefact, write_artefact
 from recsys.errors import RecsysError, ShapeError
 from recsys.models.als import check_some_taken, fit_with_implicit, import_implicit
 from recsys.models.ease import weigh_levels
@@ -167,9 +167,12 @@ class Bpr:
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> "Bpr":
         """Read what `save` wrote; raises `ArtefactError` if the folder holds no such model."""
-        tensors, _ = read_artefact(folder, KIND)
-        weights = tensors.pop("level_weights")
-        return cls(level_weights=weights, **{name: tensor.to(device) for name, tensor in tensors.items()})
+
+        def build(tensors: dict[str, Tensor], _: object) -> "Bpr":
+            weights = tensors.pop("level_weights")
+            return cls(level_weights=weights, **{name: tensor.to(device) for name, tensor in tensors.items()})
+
+        return load_artefact(folder, KIND, build)
 
 
 def mean_factors(taken: Histories, items: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """From what the towers say to probabilities that hold: a few numbers fitted to rows that training did not see."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from recsys.errors import ShapeError
 from recsys.models.ordinal import LEAST_GAP, LevelTree, nested_ordinal_loss, thresholds_from_counts
 
 # A part may be trusted up to this much more than training did.
@@ -90,6 +92,26 @@ def fit_calibration(
 
     optimizer.step(closure)
     return Calibration(*(part.detach().clone() for part in build()))
+
+
+def read_calibration(tensors: Mapping[str, Tensor], levels: int) -> Calibration:
+    """A calibration from its saved parts.
+
+    Args:
+        tensors: Hold `scales` and `thresholds`.
+        levels: The number C of levels.
+
+    Raises:
+        ShapeError: They are of another number of levels.
+        KeyError: A part is missing.
+    """
+    found = Calibration(tensors["scales"], tensors["thresholds"])
+    shapes = tuple(tuple(part.shape) for part in found)
+    if shapes != ((3,), (levels,)):
+        raise ShapeError(
+            f"Scales and thresholds must have shapes (3,) and ({levels},); got {shapes}. Train the model again."
+        )
+    return found
 
 
 def calibrated_logits(parts: Tensor, calibration: Calibration, mixing: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from recsys.artefacts import read_artefact, write_artefact
+from recsys.artefacts import load_artefact, write_artefact
 from recsys.errors import OrdinalError, RecsysError
 from recsys.topk import check_search, rank_in_blocks
 from recsys.types import Bools, Floats, Histories, Ints, TopK
@@ -109,8 +109,13 @@ class Ease:
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> "Ease":
         """Read what `save` wrote; raises `ArtefactError` if the folder holds no such model."""
-        tensors, _ = read_artefact(folder, KIND)
-        return cls(tensors["weights"].to(device), tensors["level_weights"], tensors["fallback"].to(device))
+
+        def build(tensors: dict[str, Tensor], _: object) -> "Ease":
+            return cls(
+                tensors["weights"].to(device), tensors["level_weights"], tensors["fallback"].to(device)
+            )
+
+        return load_artefact(folder, KIND, build)
 
 
 def level_weights(weighting: Weighting, *, levels: int, relevant_level: int) -> Floats:

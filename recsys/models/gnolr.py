@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recsys.artefacts import read_artefact, write_artefact
-from recsys.errors import ArtefactError, OrdinalError, ShapeError
+from recsys.artefacts import load_artefact, write_artefact
+from recsys.errors import OrdinalError, ShapeError
 from recsys.features import FeatureTable
 from recsys.index import (
     FaissIndex,
@@ -33,11 +33,20 @@ from recsys.index import (
     load_index,
     save_index,
 )
-from recsys.models.calibration import Calibration, calibrated_logits
+from recsys.models.calibration import Calibration, calibrated_logits, read_calibration
 from recsys.models.known import Known, check_depth, count_levels, mixed_item_counts
-from recsys.models.pairs import Targets, UserSide, encode_users, pair_parts, rows_of, user_blocks
-from recsys.models.towers import Towers, TowerSizes
-from recsys.topk import check_search
+from recsys.models.pairs import (
+    Targets,
+    UserSide,
+    check_targets,
+    check_users,
+    encode_users,
+    pair_parts,
+    rows_of,
+    user_blocks,
+)
+from recsys.models.towers import Towers, towers_like
+from recsys.topk import check_histories, check_search
 from recsys.types import Bools, Floats, Histories, Ints, TopK, levels_in
 
 KIND = "gnolr"
@@ -172,7 +181,7 @@ class Gnolr:
         Raises:
             ShapeError: `items` does not have one row a history, or an item lies outside the catalogue.
         """
-        self._check_items(histories, items)
+        check_targets(histories, items, self.n_items)
         shape = items.shape
         rows = np.broadcast_to(np.arange(len(items))[(...,) + (None,) * (items.ndim - 1)], shape).ravel()
         return self.pair_logits(
@@ -264,7 +273,12 @@ class Gnolr:
 
         Args:
             histories: Every row that may be known by now, by user. Shape (U, I).
+
+        Raises:
+            ShapeError: There is not one column an item.
+            OrdinalError: A stored value is no level of the model.
         """
+        check_histories(histories, self.n_items)
         counts = count_levels(histories, self.levels)
         known = self.known._replace(item_counts=counts)
         return Gnolr(self.towers, self.calibration, known, retrieve_level=self.retrieve_level)
@@ -320,13 +334,9 @@ class Gnolr:
         Raises:
             ArtefactError: The folder holds no such model, or a damaged one.
         """
-        tensors, settings = read_artefact(folder, KIND)
-        try:
-            return cls._of_tensors(folder, tensors, settings, device)
-        except (KeyError, TypeError, ValueError, RuntimeError) as err:
-            raise ArtefactError(
-                f"The settings of {folder} must fit its tensors; got: {err}. Save the model again."
-            ) from err
+        return load_artefact(
+            folder, KIND, lambda tensors, settings: cls._of_tensors(folder, tensors, settings, device)
+        )
 
     @classmethod
     def _of_tensors(
@@ -344,12 +354,14 @@ class Gnolr:
             name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)
         }
         towers = towers_like(settings["sizes"], state).to(device)
-        calibration = Calibration(tensors["scales"], tensors["thresholds"])
-        level = int(settings["retrieve_level"])
-        if not settings["indexed"]:
-            return cls(towers, calibration, known, retrieve_level=level)
-        held = load_index(folder / INDEX_FOLDER, device=device)
-        return cls(towers, calibration, known, retrieve_level=level, index=held.index, recall=held.recall)
+        calibration = read_calibration(tensors, towers.sizes.levels)
+        model = cls(towers, calibration, known, retrieve_level=int(settings["retrieve_level"]))
+        if settings["indexed"]:
+            # A save that was cut off in between leaves the index of one model beside the weights of another.
+            vectors = model.item_blocks.flatten(1)
+            held = load_index(folder / INDEX_FOLDER, device=device, expected=vectors)
+            model.index, model.recall = held.index, held.recall
+        return model
 
     def _user_side(
         self, histories: Histories, users: Ints | None, user_features: FeatureTable | None
@@ -358,13 +370,14 @@ class Gnolr:
         table = user_features
         if table is None:
             ids = np.full(rows, -1, dtype=np.int64) if users is None else users
-            self._check_users(ids, rows)
+            check_users(ids, rows, len(self.known.user_features))
             table = self.known.user_features.take(ids)
         if table.widths != self.known.user_features.widths or len(table) != rows:
             raise ShapeError(
                 f"`user_features` must hold {rows} rows of {self.known.user_features.widths} sparse and dense columns; "
                 f"got {len(table)} rows of {table.widths}. Encode them as those of training were."
             )
+        check_histories(histories, self.n_items)
         check_depth(histories, self.levels)
         columns = histories.indices.astype(np.int64)
         return encode_users(self.towers, histories, columns, self._items, rows_of(table, self.device))
@@ -375,40 +388,9 @@ class Gnolr:
             self.towers, side, self._items, biases, targets, extra_ignored=self.known.extra_ignored
         )
 
-    def _check_users(self, users: Ints, rows: int) -> None:
-        most = len(self.known.user_features)
-        low = int(users.min()) if users.size else 0
-        if users.shape != (rows,) or low < -1 or (most and rows and int(users.max()) >= most):
-            raise ShapeError(
-                f"`users` must have shape ({rows},) with ids below {most}, or -1 for a stranger; got shape "
-                f"{users.shape} with ids up to {int(users.max()) if users.size else -1}. Give strangers' "
-                "`user_features` instead."
-            )
-
     def _check_level(self, level: int) -> int:
         if not 1 <= level <= self.levels:
             raise OrdinalError(
                 f"`level` must lie in 1..{self.levels}; got {level}. Level 0 is reached by everything shown."
             )
         return level
-
-    def _check_items(self, histories: Histories, items: Ints) -> None:
-        if items.ndim not in {1, 2} or len(items) != histories.shape[0]:
-            raise ShapeError(
-                f"`items` must have shape ({histories.shape[0]},) or ({histories.shape[0]}, N), one row a history; "
-                f"got {items.shape}. Repeat a user's history to ask about more items."
-            )
-        if items.size and (items.min() < 0 or items.max() >= self.n_items):
-            raise ShapeError(
-                f"`items` must lie in 0..{self.n_items - 1}; got {int(items.min())}..{int(items.max())}. "
-                "Drop the padding of ranked lists first."
-            )
-
-
-def towers_like(sizes: Mapping[str, Any], state: Mapping[str, Tensor]) -> Towers:
-    """New towers of the given sizes with a copy of the given weights."""
-    known = TowerSizes(**{**sizes, "parents": tuple(sizes["parents"])})
-    places = torch.arange(1, known.levels + 1, dtype=torch.float32)
-    towers = Towers(known, places, torch.sigmoid(-places), torch.Generator())
-    towers.load_state_dict(dict(state))
-    return towers

@@ -13,7 +13,7 @@ import torch
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from recsys.artefacts import read_artefact, write_artefact
+from recsys.artefacts import load_artefact, read_sparse, write_artefact
 from recsys.errors import RecsysError
 from recsys.models.ease import weigh_levels
 from recsys.topk import check_search, rank_in_blocks, top_k
@@ -123,8 +123,10 @@ class ItemKnn:
     @classmethod
     def load(cls, folder: Path) -> "ItemKnn":
         """Read what `save` wrote; raises `ArtefactError` if the folder holds no such model."""
-        tensors, _ = read_artefact(folder, KIND)
-        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-        size = len(arrays["fallback"])
-        similarity = csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=(size, size))
-        return cls(similarity, arrays["level_weights"], arrays["fallback"])
+
+        def build(tensors: dict[str, Tensor], _: object) -> "ItemKnn":
+            size = len(tensors["fallback"])
+            similarity = read_sparse(tensors, "", (size, size))
+            return cls(similarity, tensors["level_weights"].numpy(), tensors["fallback"].numpy())
+
+        return load_artefact(folder, KIND, build)

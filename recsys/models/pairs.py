@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, one_hot
 
+from recsys.errors import ShapeError
 from recsys.features import FeatureTable
 from recsys.models.towers import Items, Rows, Towers
 from recsys.types import Histories, Ints
@@ -192,3 +193,46 @@ def _project(towers: Towers, items: Items) -> Tensor:
     depth, emb, width = towers.user_history.shape
     every = items.embedded @ towers.user_history.permute(1, 0, 2).reshape(emb, depth * width)
     return every.view(-1, width)
+
+
+def check_users(users: Ints, rows: int, most: int) -> None:
+    """Check ids in the table of users.
+
+    Args:
+        users: -1 stands for a stranger. Shape (rows,).
+        rows: Number of histories.
+        most: Users in the table; where it is empty, any id will do.
+
+    Raises:
+        ShapeError: There is not one id a history, or one lies outside the table.
+    """
+    low, high = (int(users.min()), int(users.max())) if users.size else (-1, -1)
+    if users.shape != (rows,) or low < -1 or (most and high >= most):
+        raise ShapeError(
+            f"`users` must have shape ({rows},) with ids below {most}, or -1 for a stranger; got shape "
+            f"{users.shape} with ids in {low}..{high}. Give strangers' `user_features` instead."
+        )
+
+
+def check_targets(histories: Histories, items: Ints, n_items: int) -> None:
+    """Check the items asked for.
+
+    Args:
+        histories: B rows.
+        items: Shape (B,) or (B, N).
+        n_items: Size I of the catalogue.
+
+    Raises:
+        ShapeError: `items` does not have one row a history, or an item lies outside the catalogue.
+    """
+    rows = histories.shape[0]
+    if items.ndim not in {1, 2} or len(items) != rows:
+        raise ShapeError(
+            f"`items` must have shape ({rows},) or ({rows}, N), one row a history; got {items.shape}. "
+            "Repeat a user's history to ask about more items."
+        )
+    if items.size and (items.min() < 0 or items.max() >= n_items):
+        raise ShapeError(
+            f"`items` must lie in 0..{n_items - 1}; got {int(items.min())}..{int(items.max())}. "
+            "Drop the padding of ranked lists first."
+        )

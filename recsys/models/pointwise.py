@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from scipy.sparse import csr_array, hstack
 from scipy.special import expit, logit
 
-from recsys.artefacts import read_artefact, write_artefact
+from recsys.artefacts import load_artefact, write_artefact
 from recsys.columns import ITEM, LEVEL, USER
 from recsys.errors import MissingDependency
 from recsys.features import FeatureTable
@@ -107,9 +107,12 @@ class ItemRates:
     @classmethod
     def load(cls, folder: Path) -> "ItemRates":
         """Read what `save` wrote; raises `ArtefactError` if the folder holds no such model."""
-        tensors, settings = read_artefact(folder, RATES_KIND)
-        reached, rows, rates = (tensors[name].numpy() for name in ("reached", "rows", "rates"))
-        return cls(reached, rows, rates, float(settings["prior_rows"]))
+
+        def build(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> "ItemRates":
+            reached, rows, rates = (tensors[name].numpy() for name in ("reached", "rows", "rates"))
+            return cls(reached, rows, rates, float(settings["prior_rows"]))
+
+        return load_artefact(folder, RATES_KIND, build)
 
 
 class AdditiveLogistic:
@@ -188,15 +191,16 @@ class AdditiveLogistic:
     @classmethod
     def load(cls, folder: Path) -> "AdditiveLogistic":
         """Read what `save` wrote; raises `ArtefactError` if the folder holds no such model."""
-        tensors, settings = read_artefact(folder, LOGISTIC_KIND)
-        tables = []
-        for name in ("users", "items"):
-            parts = tuple(tensors[f"{name}.{part}"].numpy() for part in ("data", "indices", "indptr"))
-            shape = (len(parts[2]) - 1, int(settings["sparse_features"][name]))
-            tables.append(FeatureTable(csr_array(parts, shape=shape), tensors[f"{name}.dense"].numpy()))
-        users, items = tables
-        arrays = (tensors["weights"].numpy(), tensors["constants"].numpy())
-        return cls(*arrays, users, items, ridge=float(settings["ridge"]))
+
+        def build(tensors: dict[str, torch.Tensor], settings: dict[str, Any]) -> "AdditiveLogistic":
+            users, items = (
+                FeatureTable.from_tensors(name, tensors, int(settings["sparse_features"][name]))
+                for name in ("users", "items")
+            )
+            arrays = (tensors["weights"].numpy(), tensors["constants"].numpy())
+            return cls(*arrays, users, items, ridge=float(settings["ridge"]))
+
+        return load_artefact(folder, LOGISTIC_KIND, build)
 
 
 class BoostedTrees:

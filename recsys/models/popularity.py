@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recsys.artefacts import read_artefact, write_artefact
+from recsys.artefacts import load_artefact, write_artefact
 from recsys.errors import OrdinalError
 from recsys.topk import check_search, rank_in_blocks
 from recsys.types import Bools, Floats, Histories, Ints, TopK
@@ -99,8 +99,9 @@ class Popularity:
     @classmethod
     def load(cls, folder: Path) -> "Popularity":
         """Read what `save` wrote; raises `ArtefactError` if the folder holds no such model."""
-        tensors, _ = read_artefact(folder, KIND)
-        return cls(tensors["counts"], tensors.get("level_weights"))
+        return load_artefact(
+            folder, KIND, lambda tensors, _: cls(tensors["counts"], tensors.get("level_weights"))
+        )
 
     def _scores(self, level: int | None) -> Tensor:
         depth = self.counts.shape[1] - 1

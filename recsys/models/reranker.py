@@ -8,7 +8,7 @@ the retriever's own scores per level where it has them (`level_scores`). `Rerank
 """
 
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from recsys.artefacts import read_artefact, write_artefact
-from recsys.errors import ArtefactError, RecsysError, ShapeError
+from recsys.artefacts import load_artefact, read_sparse, write_artefact
+from recsys.errors import RecsysError, ShapeError
 from recsys.topk import ROWS_AT_ONCE, check_search
 from recsys.types import Bools, Floats, Histories, Ints, Retriever, TopK
 
@@ -271,18 +271,22 @@ class Reranker:
         Raises:
             ArtefactError: The folder holds no such model, or a damaged one.
         """
-        tensors, settings = read_artefact(folder, KIND)
-        n_items = len(tensors["popularity"])
-        knowledge = ItemKnowledge(
-            tensors["popularity"].numpy(),
-            tensors["mean_level"].numpy(),
-            _read_matrix(tensors, "neighbours", (n_items, n_items), folder),
-            _read_matrix(tensors, "features", (n_items, int(settings["n_tags"])), folder),
-        )
-        state = {name.removeprefix("scorer."): t for name, t in tensors.items() if name.startswith("scorer.")}
-        scorer = SlateScorer(len(state["mean"]), hidden=len(state["first"]))
-        scorer.load_state_dict(state)
-        return cls(scorer, knowledge, beta=float(settings["beta"]), levels=tuple(settings["levels"]))
+
+        def build(tensors: dict[str, Tensor], settings: dict[str, Any]) -> "Reranker":
+            n_items = len(tensors["popularity"])
+            knowledge = ItemKnowledge(
+                tensors["popularity"].numpy(),
+                tensors["mean_level"].numpy(),
+                read_sparse(tensors, "neighbours", (n_items, n_items)),
+                read_sparse(tensors, "features", (n_items, int(settings["n_tags"]))),
+            )
+            prefix = "scorer."
+            state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            scorer = SlateScorer(len(state["mean"]), hidden=len(state["first"]))
+            scorer.load_state_dict(state)
+            return cls(scorer, knowledge, beta=float(settings["beta"]), levels=tuple(settings["levels"]))
+
+        return load_artefact(folder, KIND, build)
 
 
 class Reranked:
@@ -385,16 +389,3 @@ def _match_history(real: Ints, histories: Histories, knowledge: ItemKnowledge) -
     shared = (share @ knowledge.features)[rows].multiply(tags).sum(1) / np.maximum(np.diff(tags.indptr), 1)
     columns = (affinity, above, shared)
     return np.stack([np.asarray(column, dtype=np.float32).reshape(real.shape) for column in columns], axis=2)
-
-
-def _read_matrix(tensors: dict[str, Tensor], name: str, shape: tuple[int, int], folder: Path) -> csr_array:
-    """A sparse matrix from its saved parts, its indices checked."""
-    data, indices, indptr = (tensors[f"{name}.{part}"].numpy() for part in ("data", "indices", "indptr"))
-    try:
-        matrix = csr_array((data, indices, indptr), shape=shape)
-        matrix.check_format(full_check=True)
-    except ValueError as err:
-        raise ArtefactError(
-            f"{folder} must hold a sparse matrix `{name}` of shape {shape}; got: {err}. Save the model again."
-        ) from err
-    return matrix

@@ -10,13 +10,14 @@ Differs from the paper: normalisation stands before attention and feed-forward f
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from recsys.artefacts import read_artefact, write_artefact
+from recsys.artefacts import load_artefact, write_artefact
 from recsys.errors import OrdinalError
 from recsys.models.recent_popularity import entry_times
 from recsys.topk import check_search, rank_in_blocks
@@ -179,16 +180,15 @@ class SasRec:
     @classmethod
     def load(cls, folder: Path, *, device: str = "cpu") -> "SasRec":
         """Read what `save` wrote; raises `ArtefactError` if the folder holds no such model."""
-        tensors, settings = read_artefact(folder, KIND)
-        fallback = tensors.pop("fallback").to(device)
-        net = SasRecNet(SasRecSizes(**settings["sizes"]))
-        net.load_state_dict(tensors)
-        return cls(
-            net.to(device),
-            fallback,
-            levels=int(settings["levels"]),
-            relevant_level=int(settings["relevant_level"]),
-        )
+
+        def build(tensors: dict[str, Tensor], settings: dict[str, Any]) -> "SasRec":
+            fallback = tensors.pop("fallback").to(device)
+            net = SasRecNet(SasRecSizes(**settings["sizes"]))
+            net.load_state_dict(tensors)
+            levels, relevant_level = int(settings["levels"]), int(settings["relevant_level"])
+            return cls(net.to(device), fallback, levels=levels, relevant_level=relevant_level)
+
+        return load_artefact(folder, KIND, build)
 
 
 def check_levels(histories: Histories, levels: int) -> None:

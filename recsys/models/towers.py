@@ -5,15 +5,18 @@ W width of the first layer, D width of a block's unit vector, F and G sparse and
 wide: unit vector, item bias, user bias; the step of block j is the inner product of the user's and the item's.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, leaky_relu, normalize, softplus
 
+from recsys.errors import OrdinalError
 from recsys.models.ordinal import LevelTree, smoothed_logits
 
+STRUCTURES = ("gnolr", "v1", "v0", "nolr")
 EMBEDDING_STD = 0.05
 # Share of the gap between two thresholds that no step may use, so that order survives rounding.
 ORDER_MARGIN = 0.02
@@ -359,6 +362,25 @@ class Towers(nn.Module):
         if self.sizes.structure == "nolr":
             return self.rates.new_ones(1)
         return self.tree.roots.to(self.rates)
+
+
+def towers_like(sizes: Mapping[str, Any], state: Mapping[str, Tensor]) -> Towers:
+    """New towers of the given sizes with a copy of the given weights.
+
+    Raises:
+        TypeError: `sizes` are not those of towers.
+        OrdinalError: The levels make no tree, or there is no such structure.
+        RuntimeError: The weights are of other sizes.
+    """
+    known = TowerSizes(**{**sizes, "parents": tuple(sizes["parents"])})
+    if known.structure not in STRUCTURES:
+        raise OrdinalError(
+            f"`structure` must be one of {', '.join(STRUCTURES)}; got {known.structure!r}. Train the model again."
+        )
+    places = torch.arange(1, known.levels + 1, dtype=torch.float32)
+    towers = Towers(known, places, torch.sigmoid(-places), torch.Generator())
+    towers.load_state_dict(dict(state))
+    return towers
 
 
 def _inverse_softplus(values: Tensor) -> Tensor:

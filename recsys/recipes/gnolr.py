@@ -25,10 +25,10 @@ from recsys.data.shards import UserShards
 from recsys.errors import ShapeError
 from recsys.features import FeatureTable
 from recsys.models.calibration import Calibration, fit_calibration
-from recsys.models.gnolr import Gnolr, towers_like
+from recsys.models.gnolr import Gnolr
 from recsys.models.known import Known
 from recsys.models.ordinal import thresholds_from_counts
-from recsys.models.towers import Towers, TowerSizes
+from recsys.models.towers import Towers, TowerSizes, towers_like
 from recsys.recipes.gnolr_config import GnolrConfig, Structure
 from recsys.recipes.gnolr_rows import Examples, Source
 from recsys.recipes.gnolr_steps import Catalogue, batch_loss, judged_parts

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from recsys.index import FaissIndex, IndexKind, choose_index
+from recsys.errors import ArtefactError
+from recsys.index import FaissIndex, IndexKind, choose_index, save_index
 from recsys.models.gnolr import Gnolr
 from tests.helpers.slow_gnolr import draw_histories, draw_model
 
@@ -38,6 +39,10 @@ def test_a_large_one_is_saved_with_its_index_and_its_measured_recall(
         len(set(a) & set(b)) / 10 for a, b in zip(found.items.tolist(), expected.items.tolist(), strict=True)
     ]
     assert np.mean(shared) >= 0.8
+    # A save that was cut off after the index leaves it beside the weights of an earlier model.
+    save_index(tmp_path / "index", FaissIndex(2 * model.item_blocks.flatten(1), plan.settings))
+    with pytest.raises(ArtefactError, match=r"index in .* its vectors differ from the model"):
+        Gnolr.load(tmp_path)
     # Saving the model with the exact index again leaves nothing of the other behind to be read.
     model.save(tmp_path)
     assert Gnolr.load(tmp_path).recall is None

@@ -9,12 +9,13 @@ import pytest
 import torch
 from scipy.sparse import csr_array
 
-from recsys.artefacts import MANIFEST, TENSORS
+from recsys.artefacts import MANIFEST, TENSORS, read_artefact, write_artefact
 from recsys.errors import ArtefactError, OrdinalError, RecsysError, ShapeError
 from recsys.features import FeatureTable
 from recsys.index import ExactIndex
-from recsys.models.gnolr import Gnolr, towers_like
+from recsys.models.gnolr import Gnolr
 from recsys.models.known import Known, count_levels, mixed_item_counts
+from recsys.models.towers import towers_like
 from recsys.types import Histories, Ints
 from tests.helpers.slow_gnolr import draw_histories, draw_model, draw_table, history_of, slow_logits
 
@@ -186,9 +187,11 @@ def test_user_features_that_do_not_fit_are_refused(histories: Histories) -> None
         model.search(histories, 5, user_features=draw_table(6, 4, 1, 0))
     with pytest.raises(ShapeError, match=r"must hold 6 rows .* got 2 rows of \(5, 1\)"):
         model.search(histories, 5, user_features=draw_table(2, 5, 1, 0))
-    with pytest.raises(ShapeError, match=r"shape \(6,\) with ids below 30, .* ids up to 30\."):
+    with pytest.raises(ShapeError, match=r"shape \(6,\) with ids below 30, .* ids in 0\.\.30\."):
         model.search(histories, 5, users=np.array([0, 1, 2, 3, 4, 30]))
-    with pytest.raises(ShapeError, match=r"got shape \(2,\) with ids up to 1"):
+    with pytest.raises(ShapeError, match=r"or -1 for a stranger; .* ids in -2\.\.4\."):
+        model.search(histories, 5, users=np.array([0, 1, 2, 3, 4, -2]))
+    with pytest.raises(ShapeError, match=r"got shape \(2,\) with ids in 0\.\.1"):
         model.search(histories, 5, users=np.arange(2))
 
 
@@ -350,20 +353,39 @@ def corrupt(folder: Path, change: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "message"),
     [
-        {"sizes": {}},
-        {"sizes": {"items": 3, "parents": [0, 1, 2]}},
-        {"sparse_features": {}},
-        {"retrieve_level": "two"},
+        ({"sizes": {}}, "got: KeyError, 'parents'"),
+        ({"sizes": {"items": 3, "parents": [0, 1, 2]}}, "got: RuntimeError, Error"),
+        ({"sparse_features": {}}, "got: KeyError, 'item_features'"),
+        ({"retrieve_level": "two"}, "got: ValueError, invalid literal"),
+        ({"retrieve_level": 9}, r"must lie in 1\.\.3; got 9"),
+        ({"sizes": {"items": 40, "parents": [0, 1, 2], "structure": "v9"}}, "v1, v0, nolr; got 'v9'"),
     ],
 )
 def test_settings_that_contradict_the_tensors_are_refused_in_one_sentence(
-    change: dict[str, Any], tmp_path: Path
+    change: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     draw_model().save(tmp_path)
     corrupt(tmp_path, change)
-    with pytest.raises(ArtefactError):
+    with pytest.raises(ArtefactError, match=message):
+        Gnolr.load(tmp_path)
+
+
+def test_a_calibration_of_another_number_of_levels_is_refused(tmp_path: Path) -> None:
+    draw_model().save(tmp_path)
+    tensors, settings = read_artefact(tmp_path, "gnolr")
+    write_artefact(tmp_path, "gnolr", {**tensors, "thresholds": torch.zeros(1)}, settings)
+    with pytest.raises(ArtefactError, match=r"shapes \(3,\) and \(3,\); got \(\(3,\), \(1,\)\)"):
+        Gnolr.load(tmp_path)
+
+
+def test_a_feature_that_points_outside_its_table_is_refused(tmp_path: Path) -> None:
+    draw_model().save(tmp_path)
+    tensors, settings = read_artefact(tmp_path, "gnolr")
+    tensors["item_features.indices"][0] = 10**6
+    write_artefact(tmp_path, "gnolr", tensors, settings)
+    with pytest.raises(ArtefactError, match="sparse matrix `item_features` of shape"):
         Gnolr.load(tmp_path)
 
 

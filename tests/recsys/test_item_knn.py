@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from recsys.errors import OrdinalError, RecsysError
+from recsys.artefacts import read_artefact, write_artefact
+from recsys.errors import ArtefactError, OrdinalError, RecsysError
 from recsys.models import item_knn
 from recsys.models.ease import weigh_levels
 from recsys.models.item_knn import ItemKnn
@@ -95,3 +96,14 @@ def test_settings_out_of_range_are_refused(small_histories: Histories) -> None:
         ItemKnn.fit(small_histories, level_weights=WEIGHTS, neighbours=5, shrink=-1.0)
     with pytest.raises(OrdinalError, match=r"`relevant_level` must lie in 1\.\.3, .*; got 4"):
         train(small_histories, seed=0, config=ItemKnnConfig(levels=3, relevant_level=4))
+
+
+def test_a_saved_neighbour_outside_the_catalogue_is_refused(
+    small_histories: Histories, tmp_path: Path
+) -> None:
+    ItemKnn.fit(small_histories, level_weights=WEIGHTS, neighbours=3, shrink=0.0).save(tmp_path)
+    tensors, settings = read_artefact(tmp_path, item_knn.KIND)
+    tensors["indices"][0] = 10**6
+    write_artefact(tmp_path, item_knn.KIND, tensors, settings)
+    with pytest.raises(ArtefactError, match=r"sparse matrix `data` of shape \(30, 30\); got: "):
+        ItemKnn.load(tmp_path)
