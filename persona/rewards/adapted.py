@@ -78,7 +78,8 @@ def adapted_states(encoder: ConditionedPolicy, rows: Sequence[TokenRow]) -> Tens
         hidden = body(input_ids=ids, attention_mask=mask, use_cache=False, **options).last_hidden_state
         weight = policy.float() / policy.sum(1, keepdim=True)
         # A sum and not a product of matrices, which autocast would round to bfloat16.
-        return (weight[..., None] * hidden.float()).sum(1)
+        mean: Tensor = (weight[..., None] * hidden.float()).sum(1)
+        return mean
 
     with encoder.language_model.precision():
         return score_by_length(rows, pool, encoder.device)
