@@ -87,8 +87,9 @@ def _plots(report: Report) -> dict[str, Plot]:
         Plot(
             "accuracy",
             "Choices foretold against comparisons known",
-            "Unseen users on unseen prompts. Bands are 95 % intervals over users; methods share their users, so bands "
-            "that overlap do not settle a comparison: the table below does.",
+            "Unseen users on unseen prompts. Bands are 95 % intervals over users, of the best method and of one model "
+            "for everybody. Methods share their users, so bands that overlap do not settle a comparison: the table "
+            "below does.",
             plots.accuracy_figure(report, names),
             tables["accuracy"],
         ),

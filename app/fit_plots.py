@@ -22,7 +22,7 @@ _NARROWEST_BAR = 0.02
 
 
 def accuracy_figure(report: Report, names: Sequence[str]) -> Figure:
-    """Share of choices foretold against the comparisons known, in percent, with bands.
+    """Share of choices foretold against the comparisons known, in percent, with bands of the best and the pooled one.
 
     Args:
         report: What `profiles.json` holds.
@@ -35,13 +35,16 @@ def accuracy_figure(report: Report, names: Sequence[str]) -> Figure:
         measures = [report["methods"][name]["by_context"][f"k{size}"]["accuracy"] for size in sizes]
         low, high = zip(*(measure["ci95"] for measure in measures), strict=True)
         places = list(range(len(sizes)))
-        bands.append(
-            {
-                "type": "scatter", "mode": "lines", "x": [*places, *reversed(places)],
-                "y": [100 * bound for bound in (*low, *reversed(high))], "fill": "toself",
-                "fillcolor": _faded(look["color"]), "line": {"width": 0}, "hoverinfo": "skip", "showlegend": False,
-            }
-        )  # fmt: skip
+        # The bands of all would cover one another.
+        if name in {names[0], POOLED}:
+            bands.append(
+                {
+                    "type": "scatter", "mode": "lines", "x": [*places, *reversed(places)],
+                    "y": [100 * bound for bound in (*low, *reversed(high))], "fill": "toself",
+                    "fillcolor": _faded(look["color"]), "line": {"width": 0}, "hoverinfo": "skip",
+                    "showlegend": False,
+                }
+            )  # fmt: skip
         curves.append(
             {
                 "type": "scatter", "mode": "lines+markers", "name": report["methods"][name]["title"], "x": places,
@@ -124,13 +127,14 @@ def map_figure(report: Report) -> Figure:
         report: What `profiles.json` holds.
     """
     portrait = report["map"]
-    colours = dict(zip(portrait["attributes"], [*_COLOURS, GREY, *_COLOURS], strict=False))
+    colours = (*_COLOURS, GREY)
     data: list[dict[str, Any]] = []
     for place, attribute in enumerate(portrait["attributes"]):
         rows = [row for row, own in enumerate(portrait["strongest"]) if own == attribute]
         if not rows:
             continue
-        colour, mark = colours.get(attribute, GREY), _MARKS[place % len(_MARKS)]
+        # With more attributes than colours, the marks go on by another step, so that no two look alike.
+        colour, mark = colours[place % len(colours)], _MARKS[(place + place // len(colours)) % len(_MARKS)]
         more = [portrait["wants_more"][row] for row in rows]
         marker = {"size": 10, "color": colour, "line": {"width": 2, "color": colour}}
         shared = {"type": "scatter", "mode": "markers", "name": attribute, "legendgroup": attribute}

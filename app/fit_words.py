@@ -139,10 +139,10 @@ def _how_even(report: Report) -> list[str]:
     gains = report["methods"][best]["gains"]
     better, worse = (sum(sign * gain > 0 for gain in gains) / len(gains) for sign in (1, -1))
     tenth = figures(report, best)["worst_decile"]
+    more, fewer, worst = show_value(better, "share"), show_value(worse, "share"), show(tenth, "share")
     found = [
-        f"It foretells more of {show_value(better, 'share')} of the users' choices, and less of "
-        f"{show_value(worse, 'share')}'s, than the one model; the tenth of users whom it serves worst gets "
-        f"{show(tenth, 'share')}."
+        f"It foretells more choices of {more} of the users than the one model does, and fewer of {fewer}; of the tenth "
+        f"of users whom it serves worst it foretells {worst}."
     ]
     agreed, apart = (report["methods"][best][key] for key in ("agreed", "controversial"))
     if apart is not None:
