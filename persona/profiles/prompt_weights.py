@@ -5,7 +5,8 @@ replies' scores on objective k and w(x, u) = softmax(g(x) + h_u). The adapter g 
 h_u is what the user adds to it, zero for the average user and normally distributed among users.
 
 The first K columns of the features are objective scores of the reply, by any scorer; the last `prompt_dim`
-describe the prompt; there is nothing between.
+describe the prompt; there is nothing between. Weights are never negative: where users may dislike an objective,
+give its negated scores as one more.
 
 Source: Liu et al. (2025), "PRO: Preference Orchestrator", arXiv 2511.10656, for the adapter; the user is ours.
 """
