@@ -2,8 +2,8 @@
 
 Families (`persona.data.synthetic`): linear, ideal points, cycles, flipped labels, ties, clusters, and cycles that half
 of the users go round the other way. A quarter of the users and half of the prompts are never trained on. Accuracy and
-log loss after 16 choices and after about a hundred stand beside those of the oracle, who knows each user: a method whose
-assumptions hold comes within noise of it when it has seen enough. Writes `results/families/<date>-<commit>.json`.
+log loss after 16 choices and after about a hundred stand beside those of the oracle, who knows each user: a method
+whose assumptions hold comes within noise of it when it has seen enough. Writes `results/families/<date>-<commit>.json`.
 
     python -m benchmarks.bench_families --seeds 3
 """
