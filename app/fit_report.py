@@ -23,6 +23,7 @@ from app.fit_terminal import print_fit
 from app.profile_features import prompt_text
 from app.profile_methods import METHODS, POOLED
 from app.store import RECORD, RunStore
+from persona.data.duplicates import prompt_overlap
 from persona.features import probe_attributes
 
 PROFILES_JSON, PROFILES_HTML, PROFILES, POOL_JSON = "profiles.json", "profiles.html", "profiles", "pool.json"
@@ -91,7 +92,7 @@ def assemble(
         }
         for name in scores
     }
-    split = _describe_split(trials, scores[POOLED], config)
+    split = _describe_split(prepared, trials, scores[POOLED], config)
     return {
         **prepared.facts,
         "split": split,
@@ -116,7 +117,9 @@ def _failure(store: RunStore, name: str, parts: Sequence[int | str]) -> str | No
     return None
 
 
-def _describe_split(trials: Mapping[int, Trial], pooled: Sequence[Scores], config: FitConfig) -> Report:
+def _describe_split(
+    prepared: Prepared, trials: Mapping[int, Trial], pooled: Sequence[Scores], config: FitConfig
+) -> Report:
     parts = {
         str(seed): {
             name: {
@@ -129,8 +132,14 @@ def _describe_split(trials: Mapping[int, Trial], pooled: Sequence[Scores], confi
         for seed, trial in trials.items()
     }
     shown = np.concatenate([part.shown for part in pooled], axis=1).mean(1)
+    overlap = prompt_overlap(trials[config.seed].split, prepared.indexed.prompts)
     return {
         "parts": parts,
+        "overlap": {
+            "targets": overlap.targets,
+            "near_training": overlap.near_training,
+            "near_context": overlap.near_context,
+        },
         "measured_users": len(np.unique(np.concatenate([part.users for part in pooled]))),
         "shown": {f"k{size}": float(value) for size, value in zip(config.context, shown, strict=True)},
     }

@@ -97,6 +97,12 @@ def facts_of(report: Report) -> list[str]:
         f"{', '.join(map(str, drop['rows']))})."
         for drop in data["dropped"]
     ]
+    near = split["overlap"]
+    if near["near_training"] or near["near_context"]:
+        found.append(
+            f"Of the first split's {near['targets']:,} target prompts, {near['near_training']:,} nearly repeat one of "
+            f"training and {near['near_context']:,} one of the contexts: as new as they seem, they are not."
+        )
     if data["ties"]:
         found.append(f"{_count(data['ties'], 'tie')} are not used: methods learn from choices alone.")
     if data["contradictions"]:

@@ -180,6 +180,20 @@ def test_what_is_left_out_of_the_data_is_counted_and_named(tmp_path: Path) -> No
 
 
 @pytest.mark.integration
+def test_prompts_that_nearly_repeat_those_of_training_are_counted(tmp_path: Path) -> None:
+    rows = choices(users=12, comparisons=16, prompts=40)
+    for row in rows[::2]:
+        # Half of the comparisons ask the same questions in capitals: other prompts, but near duplicates.
+        row["prompt"] = row["prompt"].upper()
+    report, printed = run_fit(
+        write_choices(tmp_path / "c.jsonl", rows), tmp_path / "out", methods=("pooled",), seeds=(0,)
+    )
+    near = report["split"]["overlap"]
+    assert 0 < near["near_training"] <= near["targets"]
+    assert f"{near['near_training']} nearly repeat one of training" in " ".join(printed.split())
+
+
+@pytest.mark.integration
 def test_users_with_one_comparison_are_counted(tmp_path: Path) -> None:
     lone = [
         {"user_id": f"lone{i}", "prompt": "Where?", "chosen": "Here, now.", "rejected": "There."}
