@@ -107,7 +107,7 @@ class TestUltraFeedback:
 
     def test_the_overall_score_is_no_rating(self, tmp_path: Path) -> None:
         worst = completion("lu", "1111", overall=10.0)
-        row = {"instruction": "sing", "completions": [completion("la", "4444"), worst]}
+        row = {"instruction": "sing", "completions": [completion("la", "4444", overall=10.0), worst]}
         path = write_lines(tmp_path / "a.jsonl", [row])
         read = read_preferences(path, options=ReadOptions(by_aspect=False))
         assert said(read) == [("everyone", "la", "lu", False)]

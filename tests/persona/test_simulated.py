@@ -1,14 +1,18 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from persona.data.comparisons import ComparisonTable
+from persona.data.duplicates import find_near_duplicates
 from persona.data.readers import read_answers
 from persona.data.simulated import simulate_users
 from persona.errors import DataError, ShapeError
 from tests.helpers.preference_files import write_lines
 
+DATA = Path(os.environ.get("PERSONA_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+ALPACA = DATA / "preferences" / "alpaca_eval_responses.jsonl.gz"
 PROMPTS = np.repeat(np.arange(50), 5)
 
 
@@ -91,3 +95,18 @@ class TestAnswers:
             read_answers(write_lines(tmp_path / "a.jsonl", [{"prompt": "p", "reply": "a"}]))
         with pytest.raises(DataError, match=r"got none: 1 where a value is missing \(row 1\)"):
             read_answers(write_lines(tmp_path / "b.jsonl", [{"prompt": "p", "responses": {}}]))
+
+    @pytest.mark.integration
+    @pytest.mark.skipif(not ALPACA.is_file(), reason=f"no {ALPACA}")
+    def test_published_replies_are_read_whole(self) -> None:
+        answers = read_answers(ALPACA)
+        assert len(answers.prompts) == 805
+        # 801 prompts have 24 replies and four have 23; what is not there is accounted for.
+        assert len(answers.replies) + sum(part.count for part in answers.dropped) == 801 * 24 + 4 * 23
+        assert len(find_near_duplicates(answers.prompts, threshold=0.7).first) == 111
+        length = np.log1p([len(reply.split()) for reply in answers.replies])
+        marks = [reply.count("?") + 2.0 * reply.count("!") for reply in answers.replies]
+        people = simulate_users(
+            np.stack([length, marks], axis=1), answers.reply_prompts, users=60, comparisons=40, seed=0
+        )
+        assert len(people.table) == 2400
