@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from persona.errors import ModelError
 from persona.policy.context_windows import Prompt
 from persona.policy.language_model import LanguageModel
+from persona.rewards.attributes import ATTRIBUTES, measure_attributes
 from persona.types import Conversation
 
 
@@ -70,6 +72,30 @@ def render_shot(shot: Shot, shot_format: ShotFormat) -> Conversation:
         {"role": "user", "content": f"{asked}{shot_format.mark}{shot.rejected}"},
         {"role": "assistant", "content": shot.chosen},
     ]
+
+
+def describe_choices(shots: Sequence[Shot], most: int = 2) -> str:
+    """The attributes in which a user's chosen replies differ most surely from the others, in words.
+
+    Sureness is the sum of an attribute's differences over the root of the sum of their squares: its sign alone for a
+    single shot, growing with the root of the number of shots that agree.
+
+    Args:
+        shots: A user's choices.
+        most: Most attributes named.
+
+    Example:
+        >>> describe_choices([Shot([], "Yes!", "It is a quiet film that lasts two hours.")])
+        'likes brevity and likes plainness'
+    """
+    chosen = measure_attributes([shot.chosen for shot in shots])
+    rejected = measure_attributes([shot.rejected for shot in shots])
+    difference = chosen - rejected
+    spread = np.sqrt((difference**2).sum(0))
+    sureness = difference.sum(0) / np.where(spread > 0, spread, 1.0)
+    named = [axis for axis in np.argsort(-np.abs(sureness), kind="stable")[:most] if sureness[axis] != 0]
+    words = [f"{'likes' if sureness[axis] > 0 else 'minds'} {ATTRIBUTES[axis]}" for axis in named]
+    return " and ".join(words) if words else "likes what most like"
 
 
 def lay_out_shots(

@@ -17,12 +17,14 @@ taken after other pairs of the same user. Departures:
    its taste in place of drawn labels, and several of them share the pairs that they are shown.
 7. The loss is a function that is passed in (`dpo_loss`, `ipo_loss`); there is no first stage of supervised learning.
    Learning rates are those of a LoRA on a small model.
-8. Rewards become probabilities by a scale that is fitted on held-out users, so that neither beta nor the loss decides
+8. A description of the user (RAT) is learned in the same run from a teacher's words, and shown before the answer in a
+   share of the tasks, so that the policy answers with and without one.
+9. Rewards become probabilities by a scale that is fitted on held-out users, so that neither beta nor the loss decides
    how sure a score is.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -38,17 +40,22 @@ from persona.objectives.ipo import mean_log_probs
 from persona.policy.conditioned import ConditionedPolicy
 from persona.policy.context_windows import read_prompts, reply_log_probs
 from persona.policy.language_model import LanguageModel
-from persona.profiles.few_shot import FewShotProfile, Reference
-from persona.profiles.shots import Layout, Order, Placed, ShotFormat, lay_out_shots, place_prompt
+from persona.profiles.few_shot import FewShotProfile, Reference, described, description_request
+from persona.profiles.shots import Layout, Order, Placed, Shot, ShotFormat, lay_out_shots, place_prompt
 from persona.recipes.few_shot_tasks import Dreamer, ReplyTexts, Task, draw_tasks
 from persona.recipes.policy import PolicyConfig, rate_factor
+from persona.types import Conversation
 
 Report = Callable[[Mapping[str, float]], None]
+
+EXTREME_SHOTS = 1, 2
+"""Fewest and most shots of imagined users who compare the best reply with the worst."""
 
 TASKS_AT_ONCE = 32
 """Tasks that are scored at once."""
 
 _SCALES = torch.logspace(-3, 1, 81, dtype=torch.float64)
+_Known: TypeAlias = dict[tuple[int, int, str | None], float]
 _NO_SHOTS = Layout((), (Order(),))
 
 
@@ -96,6 +103,10 @@ class FewShotConfig(BaseModel):
     rank: int = Field(default=16, ge=1)
     # Share of the steps over which the learning rate rises; it then falls as a cosine.
     warmup: float = Field(default=0.1, ge=0, lt=1)
+    # Share of the tasks with shots in which a description of the user is learned and shown before the answer, 0..1.
+    described: float = Field(default=0.0, ge=0, le=1)
+    # Weight of the likelihood of descriptions, in nats a token.
+    describe_weight: float = Field(default=1.0, ge=0)
     # Largest norm of the gradient.
     max_grad_norm: float = Field(default=1.0, gt=0)
     # How shots become tokens.
@@ -115,6 +126,7 @@ def train_few_shot(
     seed: int,
     features: Tensor | None = None,
     loss: PairLoss = dpo_loss,
+    describe: Callable[[Sequence[Shot]], str] | None = None,
     report: Report | None = None,
 ) -> FewShotProfile:
     """A profile whose policy has learned to read choices of the users of `table`.
@@ -127,16 +139,22 @@ def train_few_shot(
         seed: Draws weights, held-out users, tasks and orders; one seed gives one result.
         features: Features of every reply, to fit the population that users are imagined from. Shape (N, D).
         loss: Of a pair.
+        describe: Says in words what a user's shots tell, as a teacher of `FewShotProfile.describe`.
         report: Gets `step`, `loss`, `accuracy` (share of pairs whose preferred side has the larger reward), `margin`
             (nats) and `grad_norm` of each step, and at the end `scale` and `held_out_log_loss`.
 
     Raises:
-        DataError: Fewer than two users; or users are to be imagined, and there are no features.
+        DataError: Fewer than two users; or users are to be imagined without features, or described without `describe`.
     """
     if config.imagined > 0 and features is None:
         raise DataError(
             f"`features` must be given to imagine users; got imagined={config.imagined} and no features. Pass "
             "features of the replies, or set `imagined` to 0."
+        )
+    if config.described > 0 and describe is None:
+        raise DataError(
+            f"`describe` must be given to train descriptions; got described={config.described} and no function. Pass "
+            "`describe_choices`, or set `described` to 0."
         )
     report = report or _ignore
     stay, held_out = hold_out_users(table, config.held_out_share, np.random.default_rng(seed))
@@ -146,7 +164,16 @@ def train_few_shot(
     dreamer = None
     if config.imagined > 0 and features is not None:
         dreamer = Dreamer.fit(kept, features, seed=seed)
-    _optimise(profile, kept, texts, config, dreamer, seed=seed, loss=loss, report=report)
+
+    def draw(step: int, rng: np.random.Generator) -> list[Task]:
+        tasks = _draw(kept, texts, config, dreamer, step, rng)
+        chosen = rng.random(len(tasks)) < config.described
+        return [
+            task._replace(description=describe(task.shots)) if told and task.shots and describe else task
+            for task, told in zip(tasks, chosen, strict=True)
+        ]
+
+    _optimise(profile, draw, texts, config, seed=seed, loss=loss, report=report)
     asked = table.select(np.isin(table.users, held_out))
     profile.scale, held_out_loss = _fit_scale(profile, asked, texts, config, seed=seed)
     report({"step": config.steps, "scale": profile.scale, "held_out_log_loss": held_out_loss})
@@ -155,10 +182,9 @@ def train_few_shot(
 
 def _optimise(
     profile: FewShotProfile,
-    table: ComparisonTable,
+    draw: Callable[[int, np.random.Generator], list[Task]],
     texts: ReplyTexts,
     config: FewShotConfig,
-    dreamer: Dreamer | None,
     *,
     seed: int,
     loss: PairLoss,
@@ -170,15 +196,9 @@ def _optimise(
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=0.0)
     pace = PolicyConfig(steps=config.steps, warmup=config.warmup)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: rate_factor(step, pace))
-    known: dict[tuple[int, int], float] = {}
+    known: _Known = {}
     for step in range(1, config.steps + 1):
-        counts = rng.choice(config.shots, config.users_per_step)
-        if dreamer is not None and rng.random() < config.imagined:
-            extreme = step <= config.extreme * config.steps
-            tasks = dreamer.tasks(texts, counts, most_options=config.options, extreme=extreme, rng=rng)
-        else:
-            users = rng.choice(table.user_ids, len(counts))
-            tasks = draw_tasks(table, texts, users, counts, most_asked=config.pairs_per_user, rng=rng)
+        tasks = draw(step, rng)
         optimiser.zero_grad(set_to_none=True)
         total, margins = _step_loss(profile, tasks, texts, config, loss, known)
         total.backward()
@@ -196,18 +216,37 @@ def _optimise(
         )
 
 
+def _draw(
+    table: ComparisonTable,
+    texts: ReplyTexts,
+    config: FewShotConfig,
+    dreamer: Dreamer | None,
+    step: int,
+    rng: np.random.Generator,
+) -> list[Task]:
+    """Tasks of one step, of users of the table or of imagined ones."""
+    counts = rng.choice(config.shots, config.users_per_step)
+    if dreamer is not None and rng.random() < config.imagined:
+        extreme = step <= config.extreme * config.steps
+        counts = counts.clip(*EXTREME_SHOTS) if extreme else counts
+        return dreamer.tasks(texts, counts, most_options=config.options, extreme=extreme, rng=rng)
+    users = rng.choice(table.user_ids, len(counts))
+    return draw_tasks(table, texts, users, counts, most_asked=config.pairs_per_user, rng=rng)
+
+
 def _step_loss(
     profile: FewShotProfile,
     tasks: Sequence[Task],
     texts: ReplyTexts,
     config: FewShotConfig,
     loss: PairLoss,
-    known: dict[tuple[int, int], float],
+    known: _Known,
 ) -> tuple[Tensor, Tensor]:
     """Mean loss of the tasks, and the margins of the pairs that count, the likelier side first."""
     model = profile.policy.language_model
-    rows, placed = _lay_out(model, tasks, texts, config.shot_format)
-    policy = _log_probs(profile, profile.adapted, rows, placed)
+    rows, placed, telling = _lay_out(model, tasks, texts, config.shot_format)
+    scored = _log_probs(profile, profile.adapted, rows, [*placed, *telling])
+    policy = scored[: sum(len(one.replies) for one in placed)]
     reference = _reference(profile, rows, placed, tasks, texts, known)
     first, second, weight, likelier = (part.to(policy.device) for part in _pairs(tasks))
     losses = loss(policy[first], policy[second], reference[first], reference[second], config.beta)
@@ -215,6 +254,10 @@ def _step_loss(
     if config.sft_weight:
         lengths = torch.tensor([len(reply) for one in placed for reply in one.replies], device=policy.device)
         total = total - config.sft_weight * (weight @ mean_log_probs(policy, lengths)[first])
+    if telling:
+        lengths = torch.tensor([len(one.replies[0]) for one in telling], device=policy.device)
+        told = mean_log_probs(scored[len(policy) :], lengths).sum() / len(tasks)
+        total = total - config.describe_weight * told
     reward = (policy - reference).detach()
     return total, (reward[first] - reward[second])[likelier]
 
@@ -232,25 +275,32 @@ def _log_probs(
 
 def _lay_out(
     model: LanguageModel, tasks: Sequence[Task], texts: ReplyTexts, shot_format: ShotFormat
-) -> tuple[list[tuple[int, ...]], list[Placed]]:
-    """Token rows of all shots, each once, and the prompts and replies of all tasks."""
+) -> tuple[list[tuple[int, ...]], list[Placed], list[Placed]]:
+    """Token rows of all shots, each once; prompts and replies of all tasks; requests for descriptions, and these."""
     number: dict[tuple[int, ...], int] = {}
-    placed = []
-    for task in tasks:
-        conversation = texts.prompts[task.prompt]
-        first = conversation[0]
-        layout = lay_out_shots(
-            model,
-            task.shots,
-            shot_format,
-            system=first["content"] if first["role"] == "system" else None,
-        )
-        one = place_prompt(
-            model, layout, layout.orders[0], conversation, [texts.replies[row] for row in task.options]
-        )
+
+    def place(task: Task, asked: Conversation, replies: list[str]) -> Placed:
+        first = asked[0]
+        system = first["content"] if first["role"] == "system" else None
+        layout = lay_out_shots(model, task.shots, shot_format, system=system)
+        one = place_prompt(model, layout, layout.orders[0], asked, replies)
         seen = tuple(number.setdefault(layout.rows[i], len(number)) for i in one.prompt.windows)
-        placed.append(one._replace(prompt=one.prompt._replace(windows=seen)))
-    return list(number), placed
+        return one._replace(prompt=one.prompt._replace(windows=seen))
+
+    placed = [
+        place(
+            task,
+            described(texts.prompts[task.prompt], task.description),
+            [texts.replies[row] for row in task.options],
+        )
+        for task in tasks
+    ]
+    telling = [
+        place(task, description_request(), [task.description])
+        for task in tasks
+        if task.description is not None
+    ]
+    return list(number), placed, telling
 
 
 @torch.no_grad()
@@ -260,25 +310,34 @@ def _reference(
     placed: Sequence[Placed],
     tasks: Sequence[Task],
     texts: ReplyTexts,
-    known: dict[tuple[int, int], float],
+    known: _Known,
 ) -> Tensor:
     """Log-probability of every reply under the reference; those that no shots change are kept in `known`."""
     model, base = profile.policy.language_model, profile.base
-    names = [(task.prompt, option) for task in tasks for option in task.options]
+    names = [(task.prompt, option, task.description) for task in tasks for option in task.options]
     if profile.reference is Reference.NOTHING:
         return torch.zeros(len(names), device=base.device)
     if profile.reference is Reference.SAME_SHOTS:
         return _log_probs(profile, base, rows, placed)
-    fresh = [task for task in tasks if any((task.prompt, option) not in known for option in task.options)]
+    fresh = [
+        task
+        for task in tasks
+        if any((task.prompt, option, task.description) not in known for option in task.options)
+    ]
     if fresh:
         alone = [
             place_prompt(
-                model, _NO_SHOTS, Order(), texts.prompts[t.prompt], [texts.replies[row] for row in t.options]
+                model,
+                _NO_SHOTS,
+                Order(),
+                described(texts.prompts[task.prompt], task.description),
+                [texts.replies[row] for row in task.options],
             )
-            for t in fresh
+            for task in fresh
         ]
         scored = _log_probs(profile, base, (), alone).tolist()
-        known.update(zip([(t.prompt, option) for t in fresh for option in t.options], scored, strict=True))
+        found = [(task.prompt, option, task.description) for task in fresh for option in task.options]
+        known.update(zip(found, scored, strict=True))
     return torch.tensor([known[name] for name in names], device=base.device)
 
 

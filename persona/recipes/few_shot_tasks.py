@@ -44,12 +44,14 @@ class Task(NamedTuple):
     prompt: Row of the prompt asked about; none of the shots answers it.
     options: Rows of R replies to it.
     wins: How much it counts that the row's reply is preferred to the column's. Shape (R, R), zero diagonal, sums to 1.
+    description: The user in words, shown before the answer; None for none.
     """
 
     shots: list[Shot]
     prompt: int
     options: list[int]
     wins: NDArray[np.float64]
+    description: str | None = None
 
 
 def draw_tasks(
@@ -125,8 +127,9 @@ class Dreamer(NamedTuple):
             texts: What rows stand for.
             counts: Shots of each user. Shape (B,).
             most_options: Most replies to one prompt that a user judges.
-            extreme: Show and ask about the best and the worst reply to each prompt in the user's eyes, which tells
-                most; else users are shown the same random pairs and choose by chance, as likely as their taste has it.
+            extreme: Show and ask about the best and the worst reply to each prompt in the user's eyes, and let half of
+                the users be opposites of the others: what tells most. Else users are shown the same random pairs and
+                choose by chance, as likely as their taste has it.
             rng: Draws tastes, pairs, choices and prompts.
 
         Raises:
@@ -142,6 +145,13 @@ class Dreamer(NamedTuple):
         shown, asked = places[:most], rng.choice(places[most:], users)
         normal = torch.from_numpy(rng.standard_normal((users, len(self.population.mean))))
         taste = self.population.mean.double() + normal @ self.population.factor.double().T
+        orders = rng.permuted(np.tile(np.arange(most), (users, 1)), axis=1)
+        if extreme:
+            half = (users + 1) // 2  # and their opposites, so that what pleases everyone cancels
+            taste = torch.cat([taste[:half], -taste[:half]])[:users]
+            asked = np.concatenate([asked[:half], asked[:half]])[:users]
+            counts = np.concatenate([counts[:half], counts[:half]])[:users]
+            orders = np.concatenate([orders[:half], orders[:half]])[:users]
         pairs = np.array([rng.choice(self.replies[place], 2, replace=False) for place in shown])
         luck = rng.random((users, most)) if not extreme else None
         tasks = []
@@ -151,10 +161,9 @@ class Dreamer(NamedTuple):
                 if luck is None
                 else self._by_chance(pairs, taste[user], luck[user])
             )
-            order = rng.permutation(most)[: counts[user]]
             shots = [
                 Shot(texts.prompts[self.prompts[shown[i]]], *(texts.replies[row] for row in likes[i]))
-                for i in order
+                for i in orders[user, : counts[user]]
             ]
             options = self.replies[asked[user]]
             options = self._choices(asked[[user]], taste[user])[0].tolist() if extreme else options

@@ -8,7 +8,14 @@ from persona.errors import DataError, ModelError, ShapeError
 from persona.policy import ConditionedPolicy, LanguageModel
 from persona.policy.sampling import Sampling
 from persona.profiles.few_shot import FewShotProfile, Reference, described, description_request
-from persona.profiles.shots import Shot, ShotFormat, lay_out_shots, place_prompt, render_shot
+from persona.profiles.shots import (
+    Shot,
+    ShotFormat,
+    describe_choices,
+    lay_out_shots,
+    place_prompt,
+    render_shot,
+)
 from persona.types import Conversation
 from tests.helpers.tiny_models import tiny_language_model
 
@@ -42,6 +49,15 @@ def test_a_shot_is_one_exchange() -> None:
         {"role": "assistant", "content": "warm and slow"},
     ]
     assert render_shot(SHOTS[0], ShotFormat(mark="Worse: "))[0]["content"] == "Worse: yes no"
+
+
+def test_choices_are_put_into_words_by_what_differs_most_surely() -> None:
+    plain = "It is a film."
+    warm_once = [Shot([], f"Hello friend. {plain}", f"Wow! {plain}"), Shot([], f"Glad. {plain}", plain)]
+    assert describe_choices(warm_once, most=1) == "likes warmth"
+    assert describe_choices([Shot([], "Is it?", "It is.")], most=3) == "likes curiosity"
+    assert describe_choices([Shot([], "It is.", "Is it?")], most=3) == "minds curiosity"
+    assert describe_choices([]) == describe_choices([Shot([], plain, plain)]) == "likes what most like"
 
 
 def test_shots_go_through_the_chat_template(base: LanguageModel) -> None:

@@ -9,8 +9,9 @@ from persona.few_shot_evaluation import order_spread, score_few_shot_users
 from persona.objectives.dpo import dpo_loss
 from persona.objectives.ipo import ipo_loss
 from persona.policy import LanguageModel
-from persona.profiles.few_shot import FewShotProfile, Reference
-from persona.profiles.shots import Layout, Order, ShotFormat, place_prompt
+from persona.policy.sampling import Sampling
+from persona.profiles.few_shot import FewShotProfile, Reference, described
+from persona.profiles.shots import Layout, Order, Shot, ShotFormat, place_prompt
 from persona.recipes.few_shot import FewShotConfig, train_few_shot
 from persona.recipes.few_shot_tasks import Dreamer, ReplyTexts, draw_tasks
 from tests.helpers.tiny_models import WORDS, tiny_language_model
@@ -40,7 +41,7 @@ def yes_and_no_sayers(users: int, *, first_user: int = 0, prompts: range = range
 def train(
     base: LanguageModel, rows: list[dict[str, float]] | None = None, **settings: object
 ) -> FewShotProfile:
-    loss = settings.pop("loss", dpo_loss)
+    loss, describe = settings.pop("loss", dpo_loss), settings.pop("describe", None)
     config = FewShotConfig(**{**SMALL, **settings})  # type: ignore[arg-type]
     return train_few_shot(
         yes_and_no_sayers(10),
@@ -50,6 +51,7 @@ def train(
         seed=0,
         features=FEATURES,
         loss=loss,  # type: ignore[arg-type]
+        describe=describe,  # type: ignore[arg-type]
         report=None if rows is None else lambda row: rows.append(dict(row)),
     )
 
@@ -107,6 +109,8 @@ def test_imagined_users_need_prompts_and_features(base: LanguageModel) -> None:
     dreamer = Dreamer.fit(yes_and_no_sayers(4, prompts=range(4)), FEATURES, seed=0)
     with pytest.raises(DataError, match="at least 5 prompts with replies, three more than shots; got 4"):
         dreamer.tasks(TEXTS, np.array([2]), most_options=2, extreme=True, rng=np.random.default_rng(0))
+    with pytest.raises(DataError, match=r"got described=0\.5 and no function"):
+        train(base, described=0.5)
     with pytest.raises(DataError, match=r"got imagined=0\.5 and no features"):
         train_few_shot(yes_and_no_sayers(4), TEXTS, base, FewShotConfig(imagined=0.5), seed=0)
 
@@ -175,6 +179,26 @@ def test_shots_teach_who_says_yes_to_users_never_met(base: LanguageModel) -> Non
     assert shuffled.accuracy.mean() < 0.8 and len(shuffled.users) == 8
     moved = order_spread(profile, context, target, TEXTS, k=3, permutations=3, seed=0, users=3, targets=2)
     assert moved.shape == (6,) and moved.max() < 1e-4
+
+
+@pytest.mark.integration
+def test_a_user_can_be_described_and_then_answered(base: LanguageModel) -> None:
+    profile = train(
+        base,
+        steps=40,
+        users_per_step=4,
+        shots=(0, 1, 2),
+        learning_rate=1e-2,
+        shot_format=ShotFormat(last_tokens=4),
+        described=0.5,
+        describe=lambda shots: shots[0].chosen,
+    )
+    for wanted, other in (("yes", "no"), ("no", "yes")):
+        shots = [Shot(TEXTS.prompts[0], wanted, other)] * 2
+        words = profile.describe(shots, seed=0, sampling=Sampling(8, temperature=0.0))
+        assert words == wanted
+        told = described(TEXTS.prompts[1], words)
+        assert profile.score(shots, told, wanted, other) > 0.5
 
 
 def test_evaluation_refuses_what_would_leak(base: LanguageModel) -> None:
