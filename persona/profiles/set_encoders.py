@@ -70,22 +70,25 @@ class SymmetricEncoder(nn.Module):
 
     def forward(self, pairs: ReplyPairs) -> Belief:
         """Mean and log-variances after each user's pairs (B, P, D)."""
-        difference, total = pairs.difference, pairs.chosen + pairs.rejected
         mask = pairs.mask[..., None]
-        ways = torch.cat([torch.cat([way, total], dim=-1) for way in (difference, -difference)])
-        ways = torch.where(mask.repeat(2, 1, 1), ways, 0.0)
-        tokens = self._tokens(ways, pairs.mask.repeat(2, 1))
+        difference = torch.where(mask, pairs.difference, 0.0)
+        total = torch.where(mask, pairs.chosen + pairs.rejected, 0.0)
+        # The first layer of both ways round is two matrix products, not four: only the difference changes sign.
+        size = difference.shape[-1]
+        odd = difference @ self.inner.weight[:, :size].T
+        even = total @ self.inner.weight[:, size:].T + self.inner.bias
+        tokens = self._tokens(torch.cat([even + odd, even - odd]), pairs.mask.repeat(2, 1))
         forth, back = self.judge(tokens).chunk(2)
         believed, sharpness, _ = (0.5 * (forth + back)).chunk(3, dim=-1)
         extra = 0.5 * (forth - back).chunk(3, dim=-1)[2]
-        evidence = torch.where(mask, difference, 0.0) @ self.evidence.T
+        evidence = difference @ self.evidence.T
         gained = (evidence.square() * torch.sigmoid(sharpness)).sum(1)
         moved = torch.where(mask, evidence * torch.sigmoid(believed) + extra, 0.0).sum(1)
         mean = LARGEST_MEAN * torch.tanh(moved / (1.0 + gained) / LARGEST_MEAN)
         return mean, -LARGEST_LOG_PRECISION * torch.tanh(gained.log1p() / LARGEST_LOG_PRECISION)
 
-    def _tokens(self, ways: Tensor, mask: Tensor) -> Tensor:
-        tokens = torch.tanh(self.outer(torch.tanh(self.inner(ways))))
+    def _tokens(self, first: Tensor, mask: Tensor) -> Tensor:
+        tokens = torch.tanh(self.outer(torch.tanh(first)))
         if self.mix is None:
             return tokens
         parts = self.mix(tokens)[:, None].chunk(3, dim=-1)
