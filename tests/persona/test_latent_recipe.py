@@ -112,3 +112,16 @@ def test_beats_pooled_and_keeps_up_with_hierarchical_bayes_on_unseen_users_and_p
     assert context_shuffle_gap(profile, context, target, world.features, k=8, seed=0)["value"] >= 0.08
     assert active_units(profile, context, world.features, k=8, seed=0)["value"] >= 4
     assert seconds < 60  # about 6 s on an idle core
+
+
+@pytest.mark.statistical
+def test_no_weight_of_the_kl_collapses_the_latent() -> None:
+    world = make_world(comparisons=60, seed=11)
+    train, context, target, _ = unseen(world, 11)
+    accuracy = []
+    for beta in (1e-6, 1e-4, 1e-2, 1e-1):
+        profile = train_latent(train, world.features, LatentConfig(beta=beta), seed=0)
+        accuracy.append(score_users(profile, context, target, world.features, k=8, seed=0).accuracy.mean())
+        assert active_units(profile, context, world.features, k=8, seed=0)["value"] >= 4
+        assert context_shuffle_gap(profile, context, target, world.features, k=8, seed=0)["value"] >= 0.1
+    assert max(accuracy) - min(accuracy) <= 0.015
