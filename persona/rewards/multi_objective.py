@@ -63,7 +63,7 @@ class MultiObjectiveReward:
             )
 
     def score(self, features: Tensor) -> Tensor:
-        """Standardised scores of replies; features (..., D) to (..., A).
+        """Standardised scores of replies; features (..., D) of any float type to (..., A), float32.
 
         Raises:
             ShapeError: There is another number of features.
@@ -73,7 +73,7 @@ class MultiObjectiveReward:
                 f"`features` must have {len(self.weight)} columns, as the heads were fitted with; got shape "
                 f"{tuple(features.shape)}. Use the same featurizer."
             )
-        return features @ self.weight + self.bias
+        return features.to(self.weight.dtype) @ self.weight + self.bias
 
     def rate(self, features: Tensor) -> Tensor:
         """Predicted ratings on the common scale of 0..100, not cut at its ends; (..., D) to (..., A)."""

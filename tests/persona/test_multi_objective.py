@@ -152,6 +152,13 @@ def test_missing_labels_give_no_error_and_no_gradient() -> None:
         masked_squared_error(predicted, label[:, 0])
 
 
+def test_features_of_any_float_type_are_scored_in_float32() -> None:
+    features, labels, prompts, _ = rated(rows=40)
+    coarse = features.bfloat16()
+    reward = fit_multi_objective(coarse, labels, prompts, names=NAMES, seed=0)
+    assert torch.equal(reward.score(coarse), reward.score(coarse.float()))
+
+
 def test_saved_heads_come_back(tmp_path: Path) -> None:
     features, labels, prompts, _ = rated(rows=40)
     reward = fit_multi_objective(features, labels, prompts, names=NAMES, seed=0)
