@@ -24,6 +24,8 @@ from app.report_html import Plot
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _WIDEST_BAR_REM = 14.0
+# Curves that a plot of noisy points can hold.
+_CLEAREST = 3
 Report = Mapping[str, Any]
 
 
@@ -82,6 +84,7 @@ def _fingerprint(script: str) -> str:
 def _plots(report: Report) -> dict[str, Plot]:
     names, best, size = ranked(report), report["best"]["name"], last_size(report)
     personal = [name for name in names if name != POOLED]
+    shown = [name for name in names if name == POOLED or name in personal[:_CLEAREST]]
     tables = plot_tables(report)
     found = [
         Plot(
@@ -97,8 +100,9 @@ def _plots(report: Report) -> dict[str, Plot]:
             "calibration",
             "Is it as often right as it says?",
             f"After {size} comparisons, by how sure a method says to be. Above the dashed line it is right more often "
-            f"than it says, below it less. Bins with fewer than {plots.LEAST_CHOICES} choices are left out.",
-            plots.calibration_figure(report, names),
+            f"than it says, below it less. Bins with fewer than {plots.LEAST_CHOICES} choices are left out, and so are "
+            f"methods beyond the best {_CLEAREST} and one model for everybody; the table has all.",
+            plots.calibration_figure(report, shown),
             tables["calibration"],
         ),
     ]

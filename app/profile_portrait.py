@@ -14,14 +14,14 @@ from app.profile_wishes import (
     DRAWS,
     Lens,
     Values,
+    belief_odds,
     central_wishes,
     draw_users,
-    log_odds,
     no_pairs,
     predict_pairs,
     read_wishes,
 )
-from persona.active import GaussianOdds, expected_information
+from persona.active import GaussianOdds, expected_information, mutual_information
 from persona.profiles import Profile
 from persona.types import Posterior, ReplyPairs
 
@@ -109,18 +109,17 @@ def draw_portrait(
         seed: Draws users from the beliefs.
     """
     posterior, prior = profile.encode(context), profile.encode(no_pairs(context.chosen[0]))
-    known, stranger = (
-        log_odds(profile, draw_users(belief, 0, seed=seed, draws=DRAWS), lens.first, lens.second).numpy()
+    after, before = (
+        float(belief_odds(profile, belief, 0, lens.first, lens.second, seed=seed).variance.mean())
         for belief in (posterior, prior)
     )
-    before = float(stranger.var(0).mean())
     expected, usual = (
         predict_pairs(profile, belief, lens.first, lens.second).double() for belief in (posterior, prior)
     )
     return Portrait(
         _wishes(profile, posterior, lens, names, seed),
         _tellings(profile, context, posterior, lens, names),
-        float(known.var(0).mean()) / before if before > 0 else 1.0,
+        after / before if before > 0 else 1.0,
         float(torch.maximum(expected, 1 - expected).mean()),
         float(torch.maximum(usual, 1 - usual).mean()),
     )
@@ -133,7 +132,7 @@ def next_questions(
     """Candidate pairs by what their answers are expected to tell of one user, the most first.
 
     The gain is the mutual information of answer and user: entropy of the expected answer less the expected entropy of
-    the answer. It is exact for profiles with Gaussian log-odds; for others it is over users drawn from the belief.
+    the answer. It is exact for log-odds that are linear in a Gaussian latent; of a belief over kinds, users are drawn.
 
     Args:
         profile: Fitted.
@@ -149,6 +148,10 @@ def next_questions(
         asked = ReplyPairs(first[None], second[None], torch.ones(1, len(first), dtype=torch.bool))
         gain = expected_information(profile, posterior, asked)[0].double() / math.log(2.0)
         mean = profile.predict(posterior, asked)[0]
+    elif posterior.weights is None:
+        odds = belief_odds(profile, posterior, 0, first, second, seed=seed)
+        gain = mutual_information(odds.mean, odds.variance) / math.log(2.0)
+        mean = predict_pairs(profile, posterior, first, second)[0]
     else:
         drawn = draw_users(posterior, 0, seed=seed, draws=DRAWS)
         answers = predict_pairs(profile, drawn, first, second).double().cpu()

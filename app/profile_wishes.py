@@ -1,8 +1,8 @@
 """What a belief about a user means in named attributes: which they want more or less of, and how sure that is.
 
-Works for every profile. Users are drawn from the belief; for each, the log-odds of many pairs of replies, less those of
-the average user, are regressed on the pairs' differences in the named attributes. For a reward that is linear in the
-latent the coefficients are linear in it too, so the draws' mean and deviation are those of the belief, exactly.
+Works for every profile. The log-odds of many pairs of replies, less those of the average user, are regressed on the
+pairs' differences in the named attributes, and the doubt about the log-odds is carried through the regression. For a
+reward that is linear in the latent all of this is exact.
 """
 
 import math
@@ -20,6 +20,8 @@ from persona.types import Posterior, ReplyPairs
 DRAWS = 256
 _SURE = 1e-6
 _USERS_AT_ONCE = 64
+# Deviations of the belief over which a slope is taken: beyond rounding, and still local.
+_STEP = 0.05
 Values = NDArray[np.float64]
 
 
@@ -34,6 +36,23 @@ class Lens(NamedTuple):
     first: Tensor
     second: Tensor
     solve: Tensor
+
+
+class Odds(NamedTuple):
+    """Log-odds of T pairs under a belief.
+
+    mean: Shape (T,).
+    deviations: Independent parts of the doubt, one a row: the variance of any linear function of the log-odds is the
+        sum of its squares over the rows. Shape (J, T).
+    """
+
+    mean: Tensor
+    deviations: Tensor
+
+    @property
+    def variance(self) -> Tensor:
+        """Shape (T,)."""
+        return self.deviations.square().sum(0)
 
 
 class Wishes(NamedTuple):
@@ -68,25 +87,60 @@ def build_lens(profile: Profile, features: Tensor, attributes: Values, pairs: ND
 
 
 @torch.no_grad()
-def read_wishes(
-    profile: Profile, posterior: Posterior, lens: Lens, *, seed: int, draws: int = DRAWS
-) -> Wishes:
+def read_wishes(profile: Profile, posterior: Posterior, lens: Lens, *, seed: int) -> Wishes:
     """What beliefs about B users mean.
 
     Args:
         profile: That they belong to.
         posterior: Of B users.
         lens: Pairs to read them through.
-        seed: Draws users from the beliefs.
-        draws: Users drawn from each belief, even.
+        seed: Draws users from beliefs over kinds.
     """
-    average = _coefficients(profile, average_user(profile, lens.first), lens)
-    found = []
+    average = _coefficients(profile, average_user(profile, lens.first), lens)[0]
+    mean, std = [np.zeros((0, len(average)))], [np.zeros((0, len(average)))]
     for row in range(len(posterior.mean)):
-        drawn = draw_users(posterior, row, seed=seed, draws=draws)
-        found.append(_coefficients(profile, drawn, lens) - average)
-    stacked = np.stack(found) if found else np.zeros((0, draws, len(lens.solve)))
-    return Wishes(stacked.mean(1), stacked.std(1))
+        odds = belief_odds(profile, posterior, row, lens.first, lens.second, seed=seed)
+        mean.append(((lens.solve @ odds.mean).numpy() - average)[None])
+        std.append((odds.deviations @ lens.solve.T).square().sum(0).sqrt().numpy()[None])
+    return Wishes(np.concatenate(mean), np.concatenate(std))
+
+
+@torch.no_grad()
+def belief_odds(
+    profile: Profile, posterior: Posterior, row: int, first: Tensor, second: Tensor, *, seed: int
+) -> Odds:
+    """The log-odds of T pairs under the belief about one user, with their doubt.
+
+    A Gaussian belief is carried through the log-odds as if they were linear around its mean, which is exact where they
+    are, and where they are not keeps to the range that the belief was fitted in. A belief over kinds is drawn from.
+
+    Args:
+        profile: That the belief belongs to.
+        posterior: Beliefs.
+        row: Which of them.
+        first: Lifted features of one reply of each pair. Shape (T, L).
+        second: Of the other. Shape (T, L).
+        seed: Draws users from a belief over kinds.
+
+    Source: Immer, Korzepa & Bauer (2021), "Improving predictions of Bayesian neural nets via local linearization",
+    AISTATS, on why not to draw from a Laplace approximation.
+    """
+    if posterior.weights is not None:
+        drawn = log_odds(profile, draw_users(posterior, row, seed=seed, draws=DRAWS), first, second)
+        mean = drawn.mean(0)
+        return Odds(mean, (drawn - mean) / DRAWS**0.5)
+    values, vectors = torch.linalg.eigh(posterior.covariance[row].double().cpu())
+    steps = (vectors * values.clamp_min(0).sqrt()).T
+    centre = posterior.mean[row].double().cpu()
+    users = torch.cat([centre[None], centre + _STEP * steps, centre - _STEP * steps])
+    found = torch.cat(
+        [
+            log_odds(profile, _known_at(posterior, part), first, second)
+            for part in users.to(posterior.mean).split(_USERS_AT_ONCE)
+        ]
+    )
+    forth, back = found[1:].chunk(2)
+    return Odds(found[0], (forth - back) / (2 * _STEP))
 
 
 @torch.no_grad()
@@ -180,6 +234,11 @@ def _coefficients(profile: Profile, users: Posterior, lens: Lens) -> Values:
 def _rows(posterior: Posterior, rows: slice) -> Posterior:
     weights = None if posterior.weights is None else posterior.weights[rows]
     return Posterior(posterior.mean[rows], posterior.covariance[rows], weights)
+
+
+def _known_at(posterior: Posterior, users: Tensor) -> Posterior:
+    """Users at given latents (B, Z), without doubt."""
+    return _known(Posterior(users, posterior.covariance[:1]))
 
 
 def _known(posterior: Posterior) -> Posterior:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from app.profile_portrait import draw_portrait, next_questions
-from app.profile_wishes import build_lens, central_wishes, draw_users, no_pairs, read_wishes
+from app.profile_wishes import belief_odds, build_lens, central_wishes, draw_users, no_pairs, read_wishes
 from persona.profiles.hierarchical_bayes import HierarchicalBayes
 from persona.profiles.latent import LatentProfile
 from persona.types import Posterior, ReplyPairs
@@ -127,3 +127,27 @@ def test_influence_is_that_of_leaving_the_choice_out() -> None:
     assert math.isclose(telling.influence, float(change.abs().mean()), rel_tol=1e-3)
     assert math.isclose(telling.expected, expected, rel_tol=1e-3)
     assert portrait.doubt_left < 1
+
+
+class Saturating:
+    """Log-odds tanh(z) times the difference of the first feature: linear near the average user, flat far away."""
+
+    latent_dim = 1
+
+    def lift(self, features: torch.Tensor) -> torch.Tensor:
+        return features
+
+    def encode(self, given: ReplyPairs) -> Posterior:
+        return Posterior(torch.zeros(len(given.mask), 1), torch.ones(len(given.mask), 1, 1))
+
+    def predict(self, posterior: Posterior, asked: ReplyPairs) -> torch.Tensor:
+        return torch.sigmoid(torch.tanh(posterior.mean) * asked.difference[..., 0])
+
+
+def test_doubt_is_carried_through_the_slope_at_the_belief() -> None:
+    belief = Posterior(torch.tensor([[1.5]]), torch.tensor([[[4.0]]]))
+    first, second = torch.tensor([[1.0], [-2.0]]), torch.zeros(2, 1)
+    odds = belief_odds(Saturating(), belief, 0, first, second, seed=0)
+    slope = 1.0 - math.tanh(1.5) ** 2
+    assert torch.allclose(odds.mean, math.tanh(1.5) * torch.tensor([1.0, -2.0]).double(), atol=1e-5)
+    assert torch.allclose(odds.variance.sqrt(), 2.0 * slope * torch.tensor([1.0, 2.0]).double(), rtol=2e-2)
