@@ -62,6 +62,14 @@ def test_without_pairs_the_belief_is_the_prior(encoder: EncoderName) -> None:
     assert torch.equal(posterior.covariance, torch.eye(4).expand(10, 4, 4))
 
 
+def test_blocks_of_users_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    profile, pairs = stirred("attention", "bilinear"), contexts()
+    whole = profile.encode(pairs)
+    monkeypatch.setattr("persona.profiles.amortised.USERS_PER_BLOCK", 3)
+    torch.testing.assert_close(profile.encode(pairs).mean, whole.mean)
+    assert profile.encode(ReplyPairs(*(part[:0] for part in pairs))).covariance.shape == (0, 4, 4)
+
+
 def test_more_pairs_never_make_deep_sets_less_sure() -> None:
     profile = stirred("deep_sets", "bilinear")
     spreads = torch.stack([profile.belief(contexts(k))[1] for k in range(9)])
