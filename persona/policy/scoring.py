@@ -77,10 +77,10 @@ def policy_log_probs(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor
     loss = functional.cross_entropy(
         logits.float().transpose(1, 2), target, reduction="none", ignore_index=-100
     )
-    return _pack_left(-loss, scored)
+    return pack_left(-loss, scored)
 
 
-def _pack_left(values: Tensor, mask: Tensor) -> Tensor:
+def pack_left(values: Tensor, mask: Tensor) -> Tensor:
     """The masked values of each row at its left end, zeros after them; width is the largest count."""
     order = mask.int().argsort(dim=1, descending=True, stable=True)
     width = int(mask.sum(1).max())
