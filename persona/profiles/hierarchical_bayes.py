@@ -80,9 +80,19 @@ class HierarchicalBayes:
         Returns:
             Shape (B, T), in 0..1.
         """
+        return predictive_probability(*self.log_odds(posterior, asked))
+
+    def log_odds(self, posterior: Posterior, asked: ReplyPairs) -> tuple[Tensor, Tensor]:
+        """Mean and variance, each (B, T), under the belief, of the log-odds of preferring the first reply."""
         difference = asked.difference
         mean, variance = project_posterior(posterior, difference)
-        return predictive_probability(difference @ self.mean + mean, variance)
+        return difference @ self.mean + mean, variance
+
+    def joint_log_odds(self, posterior: Posterior, asked: ReplyPairs) -> tuple[Tensor, Tensor]:
+        """As `log_odds`, with the covariance (B, T, T) between the pairs."""
+        difference = asked.difference
+        mean = difference @ self.mean + torch.einsum("btd,bd->bt", difference, posterior.mean)
+        return mean, difference @ posterior.covariance @ difference.mT
 
     def save(self, folder: Path, name: str = "hierarchical_bayes") -> None:
         """Write `name`.safetensors and `name`.json into `folder`."""

@@ -6,13 +6,12 @@ the posterior is the Gaussian with the curvature there (Laplace's approximation)
 solved together.
 """
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from persona.errors import ShapeError
+from persona.objectives.score_gap import moderated_gap
 from persona.types import Posterior
 
 MAX_NEWTON_STEPS = 30
@@ -63,7 +62,7 @@ def predictive_probability(mean: Tensor, variance: Tensor) -> Tensor:
     Source: MacKay (1992), "The Evidence Framework Applied to Classification Networks", Neural Computation
     4(5).
     """
-    return torch.sigmoid(mean * torch.rsqrt(1.0 + math.pi / 8.0 * variance))
+    return torch.sigmoid(moderated_gap(mean, variance))
 
 
 def project_posterior(posterior: Posterior, difference: Tensor) -> tuple[Tensor, Tensor]:

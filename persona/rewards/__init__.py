@@ -1,5 +1,15 @@
-"""What a reply is worth: attributes that anyone can count, and their common scale."""
+"""What a reply is worth: attributes that anyone can count, named objectives, criteria in words, one scale for all."""
 
 from persona.rewards.attributes import ATTRIBUTES, AttributeScale, measure_attributes
+from persona.rewards.context_aware import ContextAwareReward
+from persona.rewards.multi_objective import MultiObjectiveReward
+from persona.rewards.win_probability import win_probability
 
-__all__ = ["ATTRIBUTES", "AttributeScale", "measure_attributes"]
+__all__ = [
+    "ATTRIBUTES",
+    "AttributeScale",
+    "ContextAwareReward",
+    "MultiObjectiveReward",
+    "measure_attributes",
+    "win_probability",
+]

@@ -7,7 +7,12 @@ import torch
 from persona.checks import check_profile
 from persona.data import ComparisonTable, context_pairs
 from persona.errors import DataError, ShapeError
-from persona.profiles import HierarchicalBayes, fit_hierarchical_bayes, fit_length_rule
+from persona.profiles import (
+    HierarchicalBayes,
+    fit_hierarchical_bayes,
+    fit_length_rule,
+    predictive_probability,
+)
 from persona.types import ReplyPairs
 from tests.helpers.preference_world import make_world
 
@@ -125,3 +130,15 @@ def test_wrong_inputs_are_named() -> None:
     model = HierarchicalBayes(torch.zeros(3), torch.eye(3))
     with pytest.raises(ShapeError, match=r"must have 3 features.*got 2"):
         model.encode(ReplyPairs.of_differences(torch.zeros(1, 1, 2), torch.ones(1, 1, dtype=torch.bool)))
+
+
+def test_joint_log_odds_hold_the_single_ones() -> None:
+    world = make_world(users=6, comparisons=8)
+    model = HierarchicalBayes(0.1 * torch.ones(40), 0.3 * torch.eye(40))
+    pairs = context_pairs(world.table, world.features, np.arange(6))
+    posterior = model.encode(pairs)
+    mean, variance = model.log_odds(posterior, pairs)
+    joint_mean, covariance = model.joint_log_odds(posterior, pairs)
+    torch.testing.assert_close(joint_mean, mean)
+    torch.testing.assert_close(covariance.diagonal(dim1=1, dim2=2), variance, atol=1e-5, rtol=1e-4)
+    assert torch.equal(model.predict(posterior, pairs), predictive_probability(mean, variance))
