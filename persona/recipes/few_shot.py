@@ -85,7 +85,7 @@ class FewShotConfig(BaseModel):
     users_per_step: int = Field(default=6, ge=1)
     # Numbers of shots that are drawn from, each equally likely; 0 alone trains a policy for the average user.
     shots: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4, 8), min_length=1)
-    # Pairs that each user of the table is asked about in a step.
+    # Prompts that a user is asked about in a step.
     pairs_per_user: int = Field(default=4, ge=1)
     # Share of the steps whose users are imagined, 0..1; needs features.
     imagined: float = Field(default=0.0, ge=0, le=1)
@@ -229,7 +229,14 @@ def _draw(
     if dreamer is not None and rng.random() < config.imagined:
         extreme = step <= config.extreme * config.steps
         counts = counts.clip(*EXTREME_SHOTS) if extreme else counts
-        return dreamer.tasks(texts, counts, most_options=config.options, extreme=extreme, rng=rng)
+        return dreamer.tasks(
+            texts,
+            counts,
+            most_asked=config.pairs_per_user,
+            most_options=config.options,
+            extreme=extreme,
+            rng=rng,
+        )
     users = rng.choice(table.user_ids, len(counts))
     return draw_tasks(table, texts, users, counts, most_asked=config.pairs_per_user, rng=rng)
 

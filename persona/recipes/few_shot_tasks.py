@@ -119,13 +119,21 @@ class Dreamer(NamedTuple):
         )
 
     def tasks(
-        self, texts: ReplyTexts, counts: Rows, *, most_options: int, extreme: bool, rng: np.random.Generator
+        self,
+        texts: ReplyTexts,
+        counts: Rows,
+        *,
+        most_asked: int,
+        most_options: int,
+        extreme: bool,
+        rng: np.random.Generator,
     ) -> list[Task]:
-        """One task for each imagined user, who is asked about another prompt than was shown.
+        """Tasks of imagined users, who are asked about other prompts than they were shown.
 
         Args:
             texts: What rows stand for.
             counts: Shots of each user. Shape (B,).
+            most_asked: Most prompts that a user is asked about.
             most_options: Most replies to one prompt that a user judges.
             extreme: Show and ask about the best and the worst reply to each prompt in the user's eyes, and let half of
                 the users be opposites of the others: what tells most. Else users are shown the same random pairs and
@@ -142,36 +150,34 @@ class Dreamer(NamedTuple):
                 f"{len(self.prompts)}. Show fewer, or set `imagined` to 0."
             )
         places = rng.permutation(len(self.prompts))
-        shown, asked = places[:most], rng.choice(places[most:], users)
+        shown, asked = places[:most], np.tile(places[most:], (users, 1))
+        orders = np.tile(np.arange(most), (users, 1))
+        asked, orders = (rng.permuted(part, axis=1) for part in (asked, orders))
         normal = torch.from_numpy(rng.standard_normal((users, len(self.population.mean))))
         taste = self.population.mean.double() + normal @ self.population.factor.double().T
-        orders = rng.permuted(np.tile(np.arange(most), (users, 1)), axis=1)
-        if extreme:
-            half = (users + 1) // 2  # and their opposites, so that what pleases everyone cancels
-            taste = torch.cat([taste[:half], -taste[:half]])[:users]
-            asked = np.concatenate([asked[:half], asked[:half]])[:users]
-            counts = np.concatenate([counts[:half], counts[:half]])[:users]
-            orders = np.concatenate([orders[:half], orders[:half]])[:users]
+        if extreme:  # opposites, asked the same, so that what pleases everyone cancels
+            half = np.arange(users) % ((users + 1) // 2)
+            taste = torch.where(torch.from_numpy(half == np.arange(users))[:, None], taste, -taste[half])
+            asked, orders, counts = asked[half], orders[half], counts[half]
         pairs = np.array([rng.choice(self.replies[place], 2, replace=False) for place in shown])
-        luck = rng.random((users, most)) if not extreme else None
+        likes = [
+            self._choices(shown, one) if extreme else self._by_chance(pairs, one, rng.random(most))
+            for one in taste
+        ]
         tasks = []
-        for user in range(users):
-            likes = (
-                self._choices(shown, taste[user])
-                if luck is None
-                else self._by_chance(pairs, taste[user], luck[user])
-            )
+        for user, one in enumerate(taste):
             shots = [
-                Shot(texts.prompts[self.prompts[shown[i]]], *(texts.replies[row] for row in likes[i]))
+                Shot(texts.prompts[self.prompts[shown[i]]], *(texts.replies[row] for row in likes[user][i]))
                 for i in orders[user, : counts[user]]
             ]
-            options = self.replies[asked[user]]
-            options = self._choices(asked[[user]], taste[user])[0].tolist() if extreme else options
-            options = rng.permutation(options)[:most_options].tolist()
-            tasks.append(Task(shots, self.prompts[asked[user]], options, self._wins(options, taste[user])))
+            for place in asked[user, :most_asked]:
+                options = self.replies[place]
+                options = self._choices([place], one)[0].tolist() if extreme else options
+                options = rng.permutation(options)[:most_options].tolist()
+                tasks.append(Task(shots, self.prompts[place], options, self._wins(options, one)))
         return tasks
 
-    def _choices(self, places: Rows, taste: Tensor) -> Rows:
+    def _choices(self, places: Rows | list[int], taste: Tensor) -> Rows:
         """Best and worst reply to the prompt of each place. Shape (P, 2)."""
         found = []
         for place in places:
