@@ -4,10 +4,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from app.errors import ConfigError
 from app.evaluation_config import EvaluationConfig, find_level
 from app.manifest import hash_files
 from app.wiring import SPLITS
+from recsys.columns import ITEM, USER
 from recsys.data import Split, describe, find_leaks, refuse_leaks
 from recsys.data.dataset import Dataset
 from recsys.data.leaks import Severity
@@ -57,7 +60,8 @@ def prepare(config: EvaluationConfig) -> Prepared:
     dataset = tidied.dataset
     relevant = find_level(dataset.level_names, config.relevant)
     split = SPLITS[config.split](dataset.log, config)
-    leaks = find_leaks(split, dataset=dataset, relevant_level=relevant)
+    events = _events(source, dataset)
+    leaks = find_leaks(split, dataset=dataset, relevant_level=relevant, events=events)
     if not config.allow_leaks:
         refuse_leaks(leaks)
     contest = prepare_contest(dataset, split, relevant_level=relevant)
@@ -118,6 +122,23 @@ def _read(config: EvaluationConfig) -> Dataset:
     if config.test is not None:
         return read_split(data, Path(config.test), levels=levels, columns=columns, users=users, items=items)
     return read_dataset(data, levels=levels, columns=columns, users=users, items=items)
+
+
+def _events(source: Dataset, dataset: Dataset) -> pd.DataFrame | None:
+    """The rows of the source under the ids of the tidy log, -1 where it dropped the user or item.
+
+    None where nothing was merged or dropped.
+    """
+    if len(source.log) == len(dataset.log):
+        return None
+    places = {
+        column: tidy.ids.get_indexer(raw.ids)[source.log[column].to_numpy()]
+        for column, tidy, raw in (
+            (USER, dataset.users, source.users),
+            (ITEM, dataset.items, source.items),
+        )
+    }
+    return source.log.assign(**places)
 
 
 def _describe_split(config: EvaluationConfig, split: Split, contest: Contest) -> dict[str, Any]:

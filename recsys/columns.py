@@ -4,3 +4,5 @@ USER = "user_id"
 ITEM = "item_id"
 LEVEL = "level"
 TIMESTAMP = "timestamp"
+# Marks the rows that a source gives as its test part.
+IS_TEST = "is_test"

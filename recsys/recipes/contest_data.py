@@ -189,7 +189,8 @@ def prepare_contest(dataset: Dataset, split: Split, *, relevant_level: int) -> C
         if not (one.levels >= relevant_level).any():
             raise InteractionError(
                 f"The {name} part must hold rows at level {relevant_level} or deeper that were not known before; got "
-                f"none among {len(one.levels)}. Lower the relevant level, or cut a larger part."
+                f"none among {len(one.levels)}, and {one.out_of_reach} rows that were known. Lower the relevant level, "
+                "cut a larger part, or take what is to be predicted out of the other parts."
             )
     return Contest(
         dataset,

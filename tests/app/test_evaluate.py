@@ -209,6 +209,24 @@ def test_a_leak_is_refused_and_marks_the_report_where_it_is_allowed(log: Path, t
     assert 'class="alarm" role="alert"' in page and "not to be believed" in page
 
 
+@pytest.mark.parametrize("core", [0, 2])
+def test_sales_counted_on_the_whole_log_before_repeats_were_merged_are_refused(
+    log: Path, tmp_path: Path, core: int
+) -> None:
+    rng = np.random.default_rng(0)
+    rows = pd.read_csv(log)
+    again = rows.loc[rows.index.repeat(rng.integers(1, 5, len(rows)))]
+    again.assign(timestamp=again["timestamp"] + rng.integers(0, 60, len(again))).to_csv(log, index=False)
+    sold = again.groupby("item_id").size().rename("sold").reset_index()
+    items = tmp_path / "sold.csv"
+    sold.to_csv(items, index=False)
+    with pytest.raises(LeakError, match=r"Column items\.sold follows the number of rows of the log"):
+        prepare(configure(log, items=str(items), core=core))
+    known = again[again["timestamp"] < again["timestamp"].quantile(0.5)]
+    known.groupby("item_id").size().rename("sold").reset_index().to_csv(items, index=False)
+    assert not prepare(configure(log, items=str(items), core=core)).facts["leaks"]["findings"]
+
+
 def test_a_log_without_times_is_evaluated_on_a_split_that_needs_none(tmp_path: Path) -> None:
     log = write_dataset(tmp_path / "data", make_dataset(), with_times=False)
     with pytest.raises(ConfigError, match=r"The split `temporal` needs times; .* has none"):

@@ -135,5 +135,7 @@ def test_a_level_that_does_not_exist_is_refused(dataset: Dataset, level: int) ->
 def test_a_part_without_anything_to_find_is_refused(dataset: Dataset) -> None:
     log = dataset.log.sort_values("timestamp", ignore_index=True)
     log.loc[log.index >= 0.9 * len(log), "level"] = 0
-    with pytest.raises(InteractionError, match=r"test part must hold rows at level 2 .* got none among 72"):
+    with pytest.raises(
+        InteractionError, match=r"test part must hold rows at level 2 .* got none among 72, and 0 rows that"
+    ):
         prepare_contest(replace(dataset, log=log), split_by_time(log), relevant_level=2)

@@ -8,7 +8,17 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from recsys.data import Split, find_leaks, k_core, refuse_leaks, split_at_random, split_by_time, split_users
+from recsys.data import (
+    Split,
+    find_leaks,
+    k_core,
+    merge_repeats,
+    refuse_leaks,
+    split_as_given,
+    split_at_random,
+    split_by_time,
+    split_users,
+)
 from recsys.data.dataset import Dataset, Entities, FeatureKind
 from recsys.data.leaks import LeakKind
 from recsys.errors import InteractionError, LeakError
@@ -188,3 +198,86 @@ def test_a_dataset_that_does_not_fit_the_split_is_refused() -> None:
     renamed = split._replace(train=split.train.reset_index(drop=True))
     with pytest.raises(InteractionError, match=r"label \d+ names different rows in two parts"):
         find_leaks(renamed, dataset=dataset(log, clicks), relevant_level=1)
+
+
+def draw_events(seed: int) -> pd.DataFrame:
+    """Pairs that come back: viewed several times, and bought or not."""
+    rng = np.random.default_rng(seed)
+    log = draw_log(seed)
+    times = rng.integers(1, 6, size=len(log))
+    events = log.loc[log.index.repeat(times)].reset_index(drop=True)
+    events["level"] = np.minimum(events["level"], rng.integers(0, 5, size=len(events)))
+    events["timestamp"] = rng.permutation(len(events))
+    return events
+
+
+def event_figures(events: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
+    """What a shop's own tables count: every event, though the log keeps one row of a pair."""
+    latest = events.groupby("item_id")["timestamp"].max().reindex(range(ITEMS)).to_numpy(dtype=np.float64)
+    bought = count(events[events["level"] >= 3])
+    return {
+        "views": count(events[events["level"] == 1]),
+        "events": count(events),
+        "bought": bought,
+        "conversion": np.round((bought + 1) / (count(events) + 5), 3),
+        "last_sold": latest,
+    }
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_figures_of_events_before_they_were_merged_are_flagged(way: str) -> None:
+    events = draw_events(0)
+    log = merge_repeats(events)
+    split = WAYS[way](log)
+    columns = event_figures(events)
+    leaks = find_leaks(split, dataset=dataset(log, columns), relevant_level=1, events=events)
+    found = {leak.sentence.split()[1] for leak in leaks if leak.kind is LeakKind.FEATURE}
+    if way != "time":
+        # A random tenth of the rows is the latest of too few items to tell.
+        columns.pop("last_sold")
+        found.discard("items.last_sold")
+    assert found == {f"items.{name}" for name in columns}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_figures_of_events_that_may_be_known_are_not_flagged(way: str) -> None:
+    events = draw_events(0)
+    log = merge_repeats(events)
+    split = WAYS[way](log)
+    pairs = pd.MultiIndex.from_frame(events[["user_id", "item_id"]])
+    parts = {
+        "train": events[pairs.isin(pd.MultiIndex.from_frame(split.train[["user_id", "item_id"]]))],
+        "all but the test": events[
+            ~pairs.isin(pd.MultiIndex.from_frame(split.test.target[["user_id", "item_id"]]))
+        ],
+    }
+    if way == "time":
+        for name, part in (("before the test", split.test), ("before the validation", split.validation)):
+            parts[name] = events[events["timestamp"] < part.target["timestamp"].min()]
+    for known in parts.values():
+        columns = {name: np.nan_to_num(values, nan=-1.0) for name, values in event_figures(known).items()}
+        leaks = find_leaks(split, dataset=dataset(log, columns), relevant_level=1, events=events)
+        assert [leak.sentence for leak in leaks if leak.kind is LeakKind.FEATURE] == []
+
+
+def test_a_given_test_part_is_left_out_of_the_events() -> None:
+    events = draw_events(0)
+    events["is_test"] = events["timestamp"] >= 0.9 * len(events)
+    pieces = [merge_repeats(events[~events["is_test"]]), merge_repeats(events[events["is_test"]])]
+    log = pd.concat(pieces, ignore_index=True)
+    split = split_as_given(log, log["is_test"], validation=0.1, seed=0)
+    known, whole = (event_figures(rows) for rows in (events[~events["is_test"]], events))
+    for columns, wanted in ((known, set()), (whole, {f"items.{name}" for name in whole})):
+        columns = {name: np.nan_to_num(values, nan=-1.0) for name, values in columns.items()}
+        leaks = find_leaks(split, dataset=dataset(log, columns), relevant_level=1, events=events)
+        assert {leak.sentence.split()[1] for leak in leaks if leak.kind is LeakKind.FEATURE} == wanted
+
+
+def test_events_of_users_and_items_that_were_dropped_count_for_the_others() -> None:
+    events = draw_events(0)
+    log = merge_repeats(events[events["item_id"] >= 10]).reset_index(drop=True)
+    split = split_by_time(log)
+    columns = {"activity": count(events, "user_id", USERS)}
+    seen = events.assign(item_id=events["item_id"].where(events["item_id"] >= 10, -1))
+    leaks = find_leaks(split, dataset=dataset(log, users=columns), relevant_level=1, events=seen)
+    assert ["users.activity" in leak.sentence for leak in leaks if leak.kind is LeakKind.FEATURE] == [True]

@@ -20,6 +20,7 @@ def find_leaks(
     dataset: Dataset | None = None,
     relevant_level: int,
     auxiliary: Mapping[str, pd.DataFrame] | None = None,
+    events: pd.DataFrame | None = None,
 ) -> list[Leak]:
     """What the rows, the other logs and the features tell of the rows to be predicted.
 
@@ -33,6 +34,8 @@ def find_leaks(
         relevant_level: Test rows count as hits from this level on.
         auxiliary: Further logs that models learn from, by name, over the same user and item ids: columns user_id and
             item_id, and timestamp where known.
+        events: What the log of `dataset` was merged from, repeats included, where features may have been counted on
+            that; ids as in `dataset`, -1 for users and items that it lacks.
 
     Returns:
         Findings that make figures wrong first, then warnings.
@@ -65,5 +68,5 @@ def find_leaks(
             if split.order is not TimeOrder.NONE:
                 leaks += time_travel(part, other, f"the log {name!r}", target, split.order)
     if dataset is not None:
-        leaks += feature_leaks(split, dataset)
+        leaks += feature_leaks(split, dataset, events)
     return sorted(leaks, key=lambda leak: leak.severity is Severity.WARNING)

@@ -1,7 +1,8 @@
 """Finding feature columns that were computed on the whole log, test rows included.
 
-A number such as an item's popularity or mean rating is compared with the same figure of the known rows and of all
-rows, on those users or items whose figure the test rows change. A column that follows the latter far more closely
+A number such as an item's popularity, mean rating or latest sale is compared with the same figure of the known rows and
+of all rows, on those users or items whose figure the test rows change: rows as they were merged for the split, and,
+where they are given, the events that they were merged from. A column that follows the latter far more closely
 has seen the test. What does not follow the log at all, such as an age or a year, is never near enough to be told.
 """
 
@@ -13,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from recsys.columns import ITEM, LEVEL, USER
+from recsys.columns import IS_TEST, ITEM, LEVEL, TIMESTAMP, USER
 from recsys.data.dataset import Dataset, Entities, FeatureKind
 from recsys.data.leaks.findings import NAMED_AT_MOST, Leak, LeakKind, Severity
 from recsys.data.splits import Split
@@ -62,12 +63,14 @@ class _Fit(NamedTuple):
     places: NDArray[np.int64]
 
 
-def feature_leaks(split: Split, dataset: Dataset) -> list[Leak]:
+def feature_leaks(split: Split, dataset: Dataset, events: pd.DataFrame | None = None) -> list[Leak]:
     """Dense columns of users and items that reproduce figures of the log with the test rows in it.
 
     Args:
         split: Cut from `dataset.log` or from a filtered copy with the same ids and index labels.
         dataset: Its feature tables are looked at.
+        events: What `dataset.log` was merged from, repeats of a pair included, over the same ids; -1 stands for users
+            and items that the tables lack. A column `is_test` marks what a source gives as its test.
 
     Returns:
         One finding a column.
@@ -85,16 +88,38 @@ def feature_leaks(split: Split, dataset: Dataset) -> list[Leak]:
     if len(dataset.log) != len(with_test[0]):
         with_test.append(dataset.log)
         without_test.append(dataset.log[~dataset.log.index.isin(split.test.target.index)])
+    views = [(without_test, with_test)]
+    if events is not None:
+        views.append((_events_without_test(events, split), [events]))
     found = []
     for id_column, name, entities in sides:
-        clean, full = (
-            [_figures(log, id_column, len(entities), dataset.levels) for log in logs]
-            for logs in (without_test, with_test)
-        )
+        figures = [
+            tuple([_figures(log, id_column, len(entities), dataset.levels) for log in logs] for logs in view)
+            for view in views
+        ]
+        # What follows any figure without the test rows is clean, in whichever view.
+        clean = [one for without, _ in figures for one in without]
         for column, values in _dense_columns(entities).items():
-            fit = _worst_fit(values, clean, full)
+            fits = [_worst_fit(values, without, full, clean) for without, full in figures]
+            fit = min((fit for fit in fits if fit is not None), key=_suspicion, default=None)
             if fit is not None:
                 found.append(_finding(f"{name}.{column}", fit, entities))
+    return found
+
+
+def _events_without_test(events: pd.DataFrame, split: Split) -> list[pd.DataFrame]:
+    """The events that someone could have counted without the test: all but its pairs, train's pairs, earlier ones."""
+    own = pd.MultiIndex.from_frame(events[[USER, ITEM]])
+    target, train = (
+        pd.MultiIndex.from_frame(part[[USER, ITEM]]) for part in (split.test.target, split.train)
+    )
+    found = [events[~own.isin(target)], events[own.isin(train)]]
+    if IS_TEST in events.columns:
+        found.append(events[~events[IS_TEST].to_numpy(dtype=bool)])
+    if TIMESTAMP in events.columns:
+        parts = (split.test.target, split.validation.target)
+        begins = [part[TIMESTAMP].min() for part in parts if TIMESTAMP in part.columns and len(part)]
+        found += [events[events[TIMESTAMP] < begin] for begin in begins]
     return found
 
 
@@ -110,7 +135,9 @@ def _dense_columns(entities: Entities) -> dict[str, NDArray[np.float64]]:
 
 def _union(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """All rows of the parts, each index label once."""
-    rows = pd.concat([part[[USER, ITEM, LEVEL]] for part in parts if len(part)])
+    full = [part for part in parts if len(part)]
+    kept = [USER, ITEM, LEVEL] + [TIMESTAMP] * all(TIMESTAMP in part.columns for part in full)
+    rows = pd.concat([part[kept] for part in full])
     repeated = rows.index.duplicated()
     once = rows[~repeated]
     again = rows[repeated]
@@ -126,6 +153,7 @@ def _union(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 def _figures(log: pd.DataFrame, id_column: str, size: int, deepest: int) -> Figures:
     """Figures of each user or item in the log, by name. Shape (size,) each."""
+    log = log[log[id_column] >= 0]
     ids, levels = log[id_column].to_numpy(dtype=np.int64), log[LEVEL].to_numpy(dtype=np.int64)
     if len(ids) and (ids.max() >= size or levels.max() > deepest):
         raise InteractionError(
@@ -136,17 +164,34 @@ def _figures(log: pd.DataFrame, id_column: str, size: int, deepest: int) -> Figu
     reached = table.reshape(size, deepest + 1)[:, ::-1].cumsum(axis=1)[:, ::-1].astype(np.float64)
     rows = reached[:, 0]
     figures = {"number of rows": _Figure(rows), "mean level": _Figure(reached[:, 1:].sum(axis=1), rows)}
+    if TIMESTAMP in log.columns:
+        latest = log.groupby(id_column)[TIMESTAMP].max().reindex(range(size))
+        figures["latest moment"] = _Figure(latest.to_numpy(dtype=np.float64))
+    exactly = table.reshape(size, deepest + 1).astype(np.float64)
+    figures["number of rows at level 0"] = _Figure(exactly[:, 0])
     for level in range(1, deepest + 1):
+        figures[f"number of rows at level {level} alone"] = _Figure(exactly[:, level])
         figures[f"number of rows at level {level} or deeper"] = _Figure(reached[:, level])
         figures[f"share of rows at level {level} or deeper"] = _Figure(reached[:, level], rows)
     return figures
 
 
-def _worst_fit(values: NDArray[np.float64], clean: list[Figures], full: list[Figures]) -> _Fit | None:
-    """The figure of all rows that the column follows most suspiciously, if any does."""
+def _worst_fit(
+    values: NDArray[np.float64], without_test: list[Figures], full: list[Figures], clean: list[Figures]
+) -> _Fit | None:
+    """The figure of all rows that the column follows most suspiciously, if any does.
+
+    Args:
+        values: The column. Shape (N,).
+        without_test: The first holds the figures of the same rows but those of the test.
+        full: Figures with the test rows.
+        clean: Every figure that may be known.
+    """
     worst: _Fit | None = None
     for name, whole in ((name, figures[name]) for figures in full for name in figures):
-        places = _changed(values, clean[0][name].values(), whole.values())
+        if name not in without_test[0]:
+            continue
+        places = _changed(values, without_test[0][name].values(), whole.values())
         if len(places) < ENOUGH:
             continue
         with_test = _left_open(values[places], whole.at(places))
@@ -154,9 +199,15 @@ def _worst_fit(values: NDArray[np.float64], clean: list[Figures], full: list[Fig
             continue
         enough = max(with_test / FAR_BELOW, ROUNDING)
         without = _left_open_without(values, places, name, clean, enough)
-        if without > enough and (worst is None or with_test / without < worst.with_test / worst.without_test):
-            worst = _Fit(name, without, with_test, places)
+        fit = _Fit(name, without, with_test, places)
+        if without > enough and (worst is None or _suspicion(fit) < _suspicion(worst)):
+            worst = fit
     return worst
+
+
+def _suspicion(fit: _Fit) -> float:
+    """How much closer the column is to the figure with the test rows; less is worse."""
+    return fit.with_test / fit.without_test
 
 
 def _left_open_without(
@@ -165,7 +216,7 @@ def _left_open_without(
     """Least share left open by any figure without the test rows, the named one first; ends once `enough` is met."""
     least = 1.0
     for other in (name, *clean[0]):
-        for figures in clean:
+        for figures in (figures for figures in clean if other in figures):
             least = min(least, _left_open(values[places], figures[other].at(places)))
             if least <= enough:
                 return least
@@ -187,7 +238,8 @@ def _left_open(column: NDArray[np.float64], figure: _Figure) -> float:
     found = [_open_to_line(column, values), _open_to_line(rankdata(column), _ranks(values))]
     if figure.rows is not None:
         found.append(_open_to_line(column, _smoothed(column, figure.sums, figure.rows)))
-    return min(found)
+    # Rounding may leave a hair less than nothing.
+    return max(0.0, min(found))
 
 
 def _open_to_line(column: NDArray[np.float64], values: NDArray[np.float64]) -> float:

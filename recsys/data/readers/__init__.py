@@ -3,10 +3,10 @@
 `read_dataset` finds the format out. Every reader checks what it reads and names the file and line of what is wrong.
 """
 
+from recsys.columns import IS_TEST
 from recsys.data.readers.adjacency import read_adjacency
 from recsys.data.readers.ali_ccp import read_ali_ccp
 from recsys.data.readers.aliexpress import read_aliexpress
-from recsys.data.readers.assemble import IS_TEST
 from recsys.data.readers.detect import DETECTORS, read_dataset, read_split
 from recsys.data.readers.kuairand import read_kuairand
 from recsys.data.readers.levels import (

@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from recsys.columns import IS_TEST
 from recsys.data.dataset import Dataset
-from recsys.data.readers.assemble import IS_TEST, LogColumns, build_dataset, stack
+from recsys.data.readers.assemble import LogColumns, build_dataset, stack
 from recsys.data.readers.levels import all_met
 from recsys.data.readers.numbering import encode
 from recsys.errors import DataFileError

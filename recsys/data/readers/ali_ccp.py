@@ -14,8 +14,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from recsys.columns import IS_TEST
 from recsys.data.dataset import Dataset, FeatureKind
-from recsys.data.readers.assemble import IS_TEST, LogColumns, build_dataset, stack
+from recsys.data.readers.assemble import LogColumns, build_dataset, stack
 from recsys.data.readers.features import FeatureTable, category_cells, set_cells
 from recsys.data.readers.levels import ContradictionPolicy, check_names, levels_from_flags
 from recsys.data.readers.lines import TextLayout

@@ -14,8 +14,6 @@ from recsys.data.readers.features import FeatureTable, number_entities
 from recsys.data.readers.levels import Levels
 from recsys.errors import InteractionError
 
-IS_TEST = "is_test"
-
 
 class LogColumns(NamedTuple):
     """The checked columns of one log file, or of several one below the other.

@@ -9,8 +9,9 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recsys.columns import IS_TEST
 from recsys.data.dataset import Dataset, FeatureKind
-from recsys.data.readers.assemble import IS_TEST, LogColumns, build_dataset, stack
+from recsys.data.readers.assemble import LogColumns, build_dataset, stack
 from recsys.data.readers.features import (
     FeatureTable,
     add_column,
