@@ -26,7 +26,7 @@ from rich.table import Table as Grid
 from app.errors import StoreError
 from app.files import write_atomically, write_json
 from app.plots import BLUE, GREY, ORANGE, Figure
-from recsys.data.bandit import BanditLog, Values, bandit_log_from_frame
+from recsys.data.bandit import BanditLog, Values, bandit_log_from_frame, refuse_rows
 from recsys.data.readers.open_bandit import read_bandit_log
 from recsys.errors import DataFileError, PolicyError
 from recsys.off_policy import (
@@ -193,6 +193,14 @@ def _as_log(
 
 def _split(frame: pd.DataFrame, log: BanditLog, share: float) -> tuple[BanditLog, BanditLog]:
     """The earliest rows and the others; by the order of the file where it has no times."""
+    if _TIME in frame:
+        times = frame[_TIME]
+        refuse_rows(
+            times.isna().to_numpy(),
+            times.to_numpy(),
+            f"`{_TIME}` must be known in every row",
+            "Drop the rows",
+        )
     order = np.argsort(frame[_TIME].to_numpy(), kind="stable") if _TIME in frame else np.arange(len(log))
     cut = int(share * len(log))
     if cut == 0:

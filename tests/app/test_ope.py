@@ -144,6 +144,11 @@ def test_what_cannot_be_evaluated_is_refused(path: Path, tmp_path: Path) -> None
     frame.head(1).to_csv(tmp_path / "one.csv", index=False)
     with pytest.raises(PolicyError, match=r"rows to evaluate on; got 1 at `fit_share` 0\.5"):
         run(tmp_path / "one.csv", "popular")
+    times = frame.assign(timestamp=np.arange(float(ROWS)))
+    times.loc[3, "timestamp"] = np.nan
+    times.to_csv(tmp_path / "times.csv", index=False)
+    with pytest.raises(InteractionError, match=r"`timestamp` must be known in every row; got nan in row 3"):
+        run(tmp_path / "times.csv", "popular")
     frame.drop(columns="propensity").to_csv(tmp_path / "less.csv", index=False)
     with pytest.raises(InteractionError, match=r"\['propensity'\] are missing"):
         run(tmp_path / "less.csv", "uniform")
