@@ -193,15 +193,9 @@ def _as_log(
 
 def _split(frame: pd.DataFrame, log: BanditLog, share: float) -> tuple[BanditLog, BanditLog]:
     """The earliest rows and the others; by the order of the file where it has no times."""
-    if _TIME in frame:
-        times = frame[_TIME]
-        refuse_rows(
-            times.isna().to_numpy(),
-            times.to_numpy(),
-            f"`{_TIME}` must be known in every row",
-            "Drop the rows",
-        )
-    order = np.argsort(frame[_TIME].to_numpy(), kind="stable") if _TIME in frame else np.arange(len(log))
+    times = frame[_TIME].to_numpy() if _TIME in frame else np.arange(len(log))
+    refuse_rows(pd.isna(times), times, f"`{_TIME}` must be known in every row", "Drop the rows")
+    order = np.argsort(times, kind="stable")
     cut = int(share * len(log))
     if cut == 0:
         raise PolicyError(
