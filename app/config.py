@@ -60,7 +60,18 @@ class RunConfig(BaseModel):
 
     # Which profile learns users from their comparisons: a personal method of `persona fit`.
     profile: Literal[
-        "vpl", "hierarchical", "logistic", "length", "pal", "pal-prompt", "gpm", "micro", "direction", "pro"
+        "vpl",
+        "vpl-amortised",
+        "vpl-paper",
+        "hierarchical",
+        "logistic",
+        "length",
+        "pal",
+        "pal-prompt",
+        "gpm",
+        "micro",
+        "direction",
+        "pro",
     ] = "vpl"
     # Size Z of a user's latent, for the profile vpl; others have a size of their own.
     latent_dim: Annotated[int, Field(ge=1, le=256)] = 8

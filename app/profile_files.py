@@ -10,6 +10,7 @@ from app.errors import StoreError
 from app.files import read_json
 from persona.artefacts import load_artefact, save_artefact
 from persona.profiles import Profile
+from persona.profiles.amortised import AmortisedProfile
 from persona.profiles.general_preference import GeneralPreferenceProfile
 from persona.profiles.hierarchical_bayes import HierarchicalBayes, LengthRule
 from persona.profiles.inferred_direction import InferredDirection
@@ -61,6 +62,7 @@ _PLAIN: Mapping[type[Any], _Plain] = {
 LOADERS: Mapping[str, Load] = {
     "hierarchical Bayes": HierarchicalBayes.load,
     "latent profile": LatentProfile.load,
+    "amortised profile": AmortisedProfile.load,
     "PAL profile": PalProfile.load,
     "general preference profile": GeneralPreferenceProfile.load,
     "mixture of rewards": MixtureOfRewards.load,

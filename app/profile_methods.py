@@ -15,6 +15,7 @@ from persona.data.comparisons import ComparisonTable
 from persona.profiles import Profile
 from persona.profiles.hierarchical_bayes import fit_hierarchical_bayes, fit_length_rule
 from persona.profiles.pooled import fit_pooled
+from persona.recipes.amortised import PAPER, AmortisedConfig, train_amortised
 from persona.recipes.general_preference import GeneralPreferenceConfig, train_general_preference
 from persona.recipes.inferred_direction import InferredDirectionConfig, train_inferred_direction
 from persona.recipes.latent import LatentConfig, train_latent
@@ -93,6 +94,16 @@ METHODS: Mapping[str, Method] = {
         "Gaussian population by EM",
     ),
     "vpl": Method("VPL, closed-form posterior", _train_vpl, "Poddar et al. 2024"),
+    "vpl-amortised": Method(
+        "VPL, network as encoder",
+        lambda m: train_amortised(m.table, m.features, AmortisedConfig(), seed=m.seed),
+        "Poddar et al. 2024",
+    ),
+    "vpl-paper": Method(
+        "VPL as published",
+        lambda m: train_amortised(m.table, m.features, PAPER, seed=m.seed),
+        "Poddar et al. 2024",
+    ),
     "pal": Method(
         "PAL, ideal points",
         lambda m: train_pal(m.table, m.features, PalConfig(), seed=m.seed),
