@@ -135,6 +135,10 @@ def read_retriever(folder: Path, *, device: str = "cpu") -> Served:
     catalogue, users, histories = (
         _read_table(folder / f"{table}.parquet", columns) for table, columns in _COLUMNS.items()
     )
+    _check_texts(folder / "users.parquet", users, distinct="user_id")
+    _check_texts(folder / "catalogue.parquet", catalogue, distinct="item_id")
+    most = {"user": len(users), "item": len(catalogue), "level": len(facts.level_names)}
+    _check_numbers(folder / "histories.parquet", histories, most)
     names = {"user": USER, "item": ITEM, "level": LEVEL, "timestamp": TIMESTAMP}
     return Served(
         LOADERS[facts.kind](folder / _MODEL, device),
@@ -202,6 +206,32 @@ def _read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
             f"{path} must have the columns {', '.join(columns)}; {missing} missing. Evaluate anew."
         )
     return table
+
+
+def _check_texts(path: Path, table: pd.DataFrame, *, distinct: str) -> None:
+    for name in table.columns:
+        kind = pd.api.types.infer_dtype(table[name], skipna=False)
+        if kind != "string":
+            raise StoreError(f"{path} must hold texts in `{name}`; got {kind}. Evaluate anew.")
+    repeated = table[distinct][table[distinct].duplicated()].head(3).tolist()
+    if repeated:
+        raise StoreError(f"{path} must name each `{distinct}` once; got {repeated} again. Evaluate anew.")
+
+
+def _check_numbers(path: Path, table: pd.DataFrame, most: Mapping[str, int]) -> None:
+    if table.empty:
+        raise StoreError(f"{path} must hold rows; got none. Evaluate anew.")
+    for name in table.columns:
+        values = table[name]
+        if values.dtype.kind not in "iu":
+            raise StoreError(
+                f"{path} must hold whole numbers in `{name}`; got {values.dtype}. Evaluate anew."
+            )
+        low, high = int(values.min()), int(values.max())
+        if name in most and not 0 <= low <= high < most[name]:
+            raise StoreError(
+                f"{path} must hold 0..{most[name] - 1} in `{name}`; got {low}..{high}. Evaluate anew."
+            )
 
 
 def _kind(model_folder: Path) -> str:

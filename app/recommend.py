@@ -119,13 +119,15 @@ def recommend(
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
-    """The ids of a text file, one a line; blank lines are passed over.
+    """The ids of a text file, one a line; blank lines, and the mark that some editors put first, are passed over.
 
     Raises:
         ConfigError: The file cannot be read, or holds no id.
     """
     try:
-        found = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        found = tuple(
+            line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()
+        )
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path} must be a readable text file of ids; got: {err}. Check the path.") from err
     if not found:

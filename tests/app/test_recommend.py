@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import shutil
@@ -127,6 +128,8 @@ def test_bad_files_are_told(folder: Path, tmp_path: Path) -> None:
         ask(folder, out=tmp_path / "lists.txt", users=("u1",))
     with pytest.raises(ConfigError, match="must be a readable text file of ids; got"):
         read_ids(tmp_path / "absent")
+    (tmp_path / "marked").write_text("\ufeffi1\r\ni2\n", encoding="utf-8")
+    assert read_ids(tmp_path / "marked") == ("i1", "i2")
     (tmp_path / "empty").write_text("\n")
     with pytest.raises(ConfigError, match="must hold ids, one a line; got none"):
         read_ids(tmp_path / "empty")
@@ -173,6 +176,35 @@ def test_tables_swapped_for_one_another_are_refused(folder: Path, tmp_path: Path
     facts["files"]["users.parquet"] = facts["files"]["catalogue.parquet"]
     (copy / "retriever.json").write_text(json.dumps(facts))
     with pytest.raises(StoreError, match=r"must have the columns user_id; \['user_id'\] missing"):
+        ask(copy, users=("u1",))
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "values", "says"),
+    [
+        ("users", "user_id", "u1", r"must name each `user_id` once; got \['u1', 'u1', 'u1'\] again"),
+        ("catalogue", "item_id", 7, "must hold texts in `item_id`; got integer"),
+        ("catalogue", "label", None, r"must hold texts in `label`; got (mixed|empty)"),
+        ("histories", "item", "i3", "must hold whole numbers in `item`; got (object|str)"),
+        ("histories", "timestamp", float("nan"), "must hold whole numbers in `timestamp`; got float64"),
+        ("histories", "item", 40, r"must hold 0\.\.39 in `item`; got 40\.\.40"),
+        ("histories", "user", -1, r"in `user`; got -1\.\.-1"),
+        ("histories", "level", 4, r"must hold 0\.\.3 in `level`; got 4\.\.4"),
+        ("histories", None, None, r"histories\.parquet must hold rows; got none"),
+    ],
+)
+def test_tables_that_hold_something_else_are_refused_whatever_their_hash(
+    folder: Path, tmp_path: Path, table: str, column: str | None, values: Any, says: str
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(folder / "retriever", copy)
+    path = copy / f"{table}.parquet"
+    frame = pd.read_parquet(path)
+    (frame.head(0) if column is None else frame.assign(**{column: values})).to_parquet(path, index=False)
+    facts = json.loads((copy / "retriever.json").read_text())
+    facts["files"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (copy / "retriever.json").write_text(json.dumps(facts))
+    with pytest.raises(StoreError, match=says):
         ask(copy, users=("u1",))
 
 
