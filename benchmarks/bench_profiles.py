@@ -1,6 +1,6 @@
 """Profiles on simulated users over real answers: accuracy after k choices, with intervals by user, over seeds.
 
-Users weigh eight measured attributes of real answers (`benchmarks.real_answers`); 60 of each seed and half of the
+Users weigh eight measured attributes of real answers (`benchmarks.real_answers`); 240 of each seed and half of the
 prompts are never trained on. Every method of `persona fit` is measured, hierarchical Bayes over the true attributes and
 the oracle beside them. `sweep` trains VPL with KL weights from 1e-6 to 1e-1. Writes
 `results/profiles/<date>-<commit>.json`.

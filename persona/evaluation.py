@@ -22,6 +22,8 @@ RESAMPLES = 2000
 CALIBRATION_BINS = 10
 ACTIVE_VARIANCE = 0.05
 """A direction of the latent is active if posterior means vary by more than this; the prior has 1."""
+EVEN = 1e-6
+"""A probability nearer than this to one half is an even call, which counts half."""
 _BLOCK = 1 << 22
 
 
@@ -281,7 +283,9 @@ def evaluate_preferences(
 def _score(users: Rows, probability: Values, mask: NDArray[np.bool_]) -> UserScores:
     """Scores by user from the probability (U, T) of each real choice."""
     count = mask.sum(1)
-    right = (probability > 0.5) + 0.5 * (probability == 0.5)
+    # The first reply of a target is the chosen one, so a rounding of an even call would count for or against it.
+    even = np.abs(probability - 0.5) < EVEN
+    right = np.where(even, 0.5, probability > 0.5)
     confidence = np.maximum(probability, 1.0 - probability)
     surprise = -np.log(np.clip(probability, np.finfo(np.float64).tiny, 1.0))
     place = np.minimum((2.0 * confidence - 1.0) * CALIBRATION_BINS, CALIBRATION_BINS - 1).astype(np.int64)

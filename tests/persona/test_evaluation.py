@@ -80,6 +80,12 @@ class TestScores:
         np.testing.assert_allclose(scores.log_loss, [np.mean(nats), np.log1p(np.exp(2))], rtol=1e-6)
         assert scores.bin_count.sum(1).tolist() == [3, 1]
 
+    def test_rounding_of_an_even_call_counts_for_nobody(self) -> None:
+        target = table([0, 0], [0, 1], [1, 2], [0, 0])
+        barely = PooledReward(torch.tensor([1e-7]), 1.0)
+        scores = score_users(barely, empty(), target, self.features, k=0, seed=0)
+        np.testing.assert_allclose(scores.accuracy, [0.5])
+
     def test_calibration_error_by_hand(self) -> None:
         target = table([0, 1, 1], [0, 1, 2], [1, 1, 0], [0, 0, 1])
         error = calibration_error(
