@@ -9,7 +9,7 @@ from torch import nn
 from app.errors import StoreError
 from app.files import read_json
 from persona.artefacts import load_artefact, save_artefact
-from persona.profiles import Profile
+from persona.profiles import Profile, particles
 from persona.profiles.amortised import AmortisedProfile
 from persona.profiles.general_preference import GeneralPreferenceProfile
 from persona.profiles.hierarchical_bayes import HierarchicalBayes, LengthRule
@@ -68,6 +68,7 @@ LOADERS: Mapping[str, Load] = {
     "mixture of rewards": MixtureOfRewards.load,
     "inferred direction": InferredDirection.load,
     "prompt weights": PromptWeights.load,
+    particles.KIND: particles.Particles.load,
 }
 
 

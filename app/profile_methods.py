@@ -10,7 +10,6 @@ from torch import Tensor
 
 from app.errors import ConfigError
 from app.profile_features import Reads
-from app.profile_logistic import fit_logistic
 from persona.data.comparisons import ComparisonTable
 from persona.profiles import Profile
 from persona.profiles.hierarchical_bayes import fit_hierarchical_bayes, fit_length_rule
@@ -19,9 +18,12 @@ from persona.recipes.amortised import PAPER, AmortisedConfig, train_amortised
 from persona.recipes.general_preference import GeneralPreferenceConfig, train_general_preference
 from persona.recipes.inferred_direction import InferredDirectionConfig, train_inferred_direction
 from persona.recipes.latent import LatentConfig, train_latent
+from persona.recipes.logistic import fit_logistic
 from persona.recipes.mixture_of_rewards import MixtureOfRewardsConfig, train_mixture_of_rewards
 from persona.recipes.pal import PalConfig, train_pal
+from persona.recipes.particles import fit_particles
 from persona.recipes.prompt_weights import PromptWeightsConfig, train_prompt_weights
+from persona.recipes.reward_features import RewardFeaturesConfig, train_reward_features
 
 POOLED = "pooled"
 """The method that the others are compared with; it always takes part."""
@@ -92,6 +94,16 @@ METHODS: Mapping[str, Method] = {
         "hierarchical Bayes",
         lambda m: fit_hierarchical_bayes(m.table, m.features, seed=m.seed),
         "Gaussian population by EM",
+    ),
+    "particles": Method(
+        "training users as particles",
+        lambda m: fit_particles(m.table, m.features, seed=m.seed),
+        "Bayes' rule over known users",
+    ),
+    "reward-features": Method(
+        "reward features",
+        lambda m: train_reward_features(m.table, m.features, RewardFeaturesConfig(), seed=m.seed),
+        "Barreto et al. 2025",
     ),
     "vpl": Method("VPL, closed-form posterior", _train_vpl, "Poddar et al. 2024"),
     "vpl-amortised": Method(

@@ -1,8 +1,8 @@
 """Profiles on simulated users over real answers: accuracy after k choices, with intervals by user, over seeds.
 
-Users weigh eight measured attributes of real answers (`benchmarks.real_answers`); 240 of each seed and half of the
-prompts are never trained on. Every method of `persona fit` is measured, hierarchical Bayes over the true attributes and
-the oracle beside them. `sweep` trains VPL with KL weights from 1e-6 to 1e-1. Writes
+Users weigh eight measured attributes of real answers (`benchmarks.real_answers`); those who are measured, and half of
+the prompts, are never trained on. Every method of `persona fit` is measured, hierarchical Bayes over the true
+attributes and the oracle beside them. `sweep` trains VPL with KL weights from 1e-6 to 1e-1. Writes
 `results/profiles/<date>-<commit>.json`.
 
     python -m benchmarks.bench_profiles path/to/answers.jsonl.gz --encoder path/to/sentence-encoder
@@ -51,15 +51,23 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/features"), help="folder for its states")
     parser.add_argument("--seeds", type=int, default=3, help="draws of users and prompts")
     parser.add_argument("--train-users", type=int, nargs="+", default=[120], help="users to train on")
+    parser.add_argument("--unseen-users", type=int, default=240, help="users of each seed that are measured")
     parser.add_argument("--features", nargs="+", choices=FEATURE_SETS, default=list(FEATURE_SETS[1:]))
     parser.add_argument("--methods", nargs="+", default=[name for name in METHODS if name not in SKIPPED])
     parser.add_argument("--parts", nargs="+", choices=("methods", "sweep"), default=["methods", "sweep"])
     options = parser.parse_args()
     torch.set_num_threads(1)
     answers = read_answers(options.answers, options.encoder, options.cache)
-    found: dict[str, Any] = {"answers": len(answers.prompt_of), "seeds": options.seeds}
+    found: dict[str, Any] = {
+        "answers": len(answers.prompt_of),
+        "seeds": options.seeds,
+        "unseen_users": options.unseen_users,
+    }
     for users in options.train_users:
-        trials = [draw_trial(answers, train_users=users, seed=seed) for seed in range(options.seeds)]
+        trials = [
+            draw_trial(answers, train_users=users, unseen_users=options.unseen_users, seed=seed)
+            for seed in range(options.seeds)
+        ]
         part: dict[str, Any] = {"truth": _truth(trials)}
         for name in options.features:
             matrices = [feature_matrix(answers, trial.split.train, name) for trial in trials]

@@ -32,7 +32,6 @@ ATTRIBUTES = (
     "on topic",
 )
 FEATURE_SETS = ("embeddings", "embeddings and counts", "all")
-UNSEEN_USERS = 240
 COMPARISONS = 200
 TEMPERATURE = 0.116
 """Leaves someone who knows the truth at about 82 %."""
@@ -102,17 +101,17 @@ def read_answers(path: Path, encoder: str, cache: Path) -> Answers:
     return Answers(prompt_of, blocks, asked, np.column_stack([_measure(replies), cosine]))
 
 
-def draw_trial(answers: Answers, *, train_users: int, seed: int) -> Trial:
+def draw_trial(answers: Answers, *, train_users: int, unseen_users: int, seed: int) -> Trial:
     """Users of one seed: half of the prompts to train on, a quarter for contexts, a quarter to foretell."""
     users = simulate_users(
         answers.values,
         answers.prompt_of,
-        users=train_users + UNSEEN_USERS,
+        users=train_users + unseen_users,
         comparisons=COMPARISONS,
         seed=seed,
         temperature=TEMPERATURE,
     )
-    share = UNSEEN_USERS / (train_users + UNSEEN_USERS)
+    share = unseen_users / (train_users + unseen_users)
     return Trial(split_users_and_prompts(users.table, seed=seed, test_users=share), users)
 
 

@@ -7,11 +7,11 @@ import torch
 from app.errors import ConfigError, StoreError
 from app.profile_features import Reads
 from app.profile_files import load_profile, save_profile
-from app.profile_logistic import VARIANCES, fit_logistic
 from app.profile_methods import METHODS, Material, check_methods
 from persona.checks import check_profile
 from persona.data.comparisons import context_pairs
 from persona.errors import ContractError, DataError
+from persona.recipes.logistic import VARIANCES, fit_logistic
 from tests.helpers.preference_world import make_world
 
 
