@@ -177,7 +177,7 @@ def _agreement(
 
 
 def time_new_user(repeats: int = 30) -> dict[str, float]:
-    """Median milliseconds from one user's choices to a belief, and to direction and angle."""
+    """Median CPU milliseconds, on one thread, from one user's choices to a belief, and to direction and angle."""
     ratings, prompt_of = rate_replies(seed=0)
     world = make_rated_world(unit_vectors(1, 0), ratings, prompt_of, comparisons=16, seed=0)
     profile = InferredDirection.without_users(ratings, prompt_of, names=ASPECTS)
@@ -194,9 +194,9 @@ def time_new_user(repeats: int = 30) -> dict[str, float]:
 
 
 def _time(task: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    began = time.process_time()
     task()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 class Pool:
