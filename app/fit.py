@@ -66,7 +66,8 @@ def fit(config: FitConfig, out: Path, *, resume: bool = False, console: Console)
     names = check_methods(config.methods)
     device = str(resolve_device(config.device))
     with console.status("Reading and measuring the comparisons"):
-        prepared = prepare(config, cache=None)
+        # States of models are kept beside the folders of comparisons, which may share them.
+        prepared = prepare(config, cache=out.parent / ".features")
         trials = {seed: split_trial(prepared, config, seed) for seed in config.seeds}
     hashes = hash_files(Path(config.data))
     # A store asks of a configuration only its fields and a seed, which this one has too.
