@@ -37,9 +37,11 @@ def _learned(report: Report) -> list[str]:
     accuracy, policy = report["preference"]["accuracy"], report["policy"]
     own = show(accuracy["vpl"]["k8"], "share")
     average, oracle = (show_value(accuracy[name]["value"], "share") for name in ("pooled", "oracle"))
-    shots = report["manifest"]["config"]["shots"]
+    config = report["manifest"]["config"]
+    shots, name = config["shots"], config.get("profile", "vpl")
+    profile = "the latent profile" if name == "vpl" else f"the profile `{name}`"
     return [
-        f"After 8 choices between two replies, the latent profile foretold {own} of an unseen user's next choices, "
+        f"After 8 choices between two replies, {profile} foretold {own} of an unseen user's next choices, "
         f"on questions kept from training. A model of the average user foretold {average}; knowing the hidden "
         f"truth gives {oracle}.",
         f"Told of a user by {_count(shots, 'comparison')}, the trained policy wrote a reply of more true worth to that "

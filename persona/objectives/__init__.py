@@ -11,6 +11,7 @@ from persona.objectives.elbo import (
 )
 from persona.objectives.hedge import hedge_loss, hedge_target
 from persona.objectives.ipo import ipo_loss, mean_log_probs
+from persona.objectives.masked_mse import masked_squared_error
 from persona.objectives.mixture_of_rewards import mixture_of_rewards_loss
 from persona.objectives.preferred_scores import preferred_score_loss, preferred_score_target
 from persona.objectives.reward_gaps import reward_gap_loss
@@ -32,6 +33,7 @@ __all__ = [
     "hinge_loss",
     "ipo_loss",
     "logistic_loss",
+    "masked_squared_error",
     "mean_log_probs",
     "mixture_of_rewards_loss",
     "moderated_gap",

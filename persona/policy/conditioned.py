@@ -287,7 +287,9 @@ class ConditionedPolicy:
             options = {"position_ids": positions_of(mask)} if "position_ids" in forward_options(body) else {}
             hidden = body(input_ids=ids, attention_mask=mask, **options).last_hidden_state.float()
             weight = policy.float() / policy.sum(1, keepdim=True)
-            return torch.einsum("bt,bth->bh", weight, hidden)
+            # A product of matrices would run in bfloat16 under autocast.
+            pooled: Tensor = (weight[..., None] * hidden).sum(1)
+            return pooled
 
         with torch.no_grad(), self.language_model.precision():
             return score_by_length(rows, pool, self.device).cpu()

@@ -25,7 +25,7 @@ from persona.profiles.hierarchical_bayes import (
     fit_hierarchical_bayes,
     fit_length_rule,
 )
-from persona.profiles.inferred_direction import InferredDirection
+from persona.profiles.inferred_direction import DirectionBelief, InferredDirection, summarise_direction
 from persona.profiles.laplace import logistic_posterior, predictive_probability, project_posterior
 from persona.profiles.latent import LatentProfile
 from persona.profiles.mixture_of_rewards import MixtureOfRewards
@@ -61,6 +61,7 @@ class Profile(Protocol):
 __all__ = [
     "AmortisedProfile",
     "CriteriaProfile",
+    "DirectionBelief",
     "GeneralPreferenceProfile",
     "HierarchicalBayes",
     "IdealPoints",
@@ -90,4 +91,5 @@ __all__ = [
     "project_posterior",
     "simplex_posterior",
     "skew_products",
+    "summarise_direction",
 ]

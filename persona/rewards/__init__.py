@@ -2,7 +2,7 @@
 
 from persona.rewards.attributes import ATTRIBUTES, AttributeScale, measure_attributes
 from persona.rewards.context_aware import ContextAwareReward
-from persona.rewards.multi_objective import MultiObjectiveReward
+from persona.rewards.multi_objective import MultiObjectiveReward, explained_variance, fit_multi_objective
 from persona.rewards.win_probability import win_probability
 
 __all__ = [
@@ -10,6 +10,8 @@ __all__ = [
     "AttributeScale",
     "ContextAwareReward",
     "MultiObjectiveReward",
+    "explained_variance",
+    "fit_multi_objective",
     "measure_attributes",
     "win_probability",
 ]
