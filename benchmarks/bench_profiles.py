@@ -38,6 +38,7 @@ from persona.profiles.hierarchical_bayes import fit_hierarchical_bayes
 from persona.recipes.latent import LatentConfig, train_latent
 
 SIZES = (0, 1, 2, 4, 8, 16)
+MOST_AXES = 128
 BETAS = (1e-6, 1e-4, 1e-2, 1e-1)
 SKIPPED = ("direction", "pro")
 """They read named attributes, of which these learners are not told."""
@@ -154,11 +155,16 @@ def _measure(
         "worst_decile": worst_decile(own, seed=0),
         "agreed": bootstrap_mean(divided(False), seed=0),
         "controversial": bootstrap_mean(divided(True), seed=0),
-        "active_units": [
-            active_units(p, t.split.context, m, k=SIZES[-1], seed=0)["value"] for p, t, m in rows
-        ],
+        "active_units": [_active_units(p, t, m) for p, t, m in rows],
         "fit_cpu_s": seconds,
     }
+
+
+def _active_units(profile: Profile, trial: Trial, matrix: Tensor) -> float | None:
+    """Used directions of the latent; None where the latent is so wide that counting its axes would take hours."""
+    if profile.latent_dim > MOST_AXES:
+        return None
+    return active_units(profile, trial.split.context, matrix, k=SIZES[-1], seed=0)["value"]
 
 
 def _sweep(trials: Sequence[Trial], matrices: Sequence[Tensor]) -> dict[str, Any]:
