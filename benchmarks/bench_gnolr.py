@@ -43,7 +43,7 @@ USED = {"age", "gender", "occupation", "class", "genres", "genre"}
 OURS: dict[str, dict[str, Any]] = {
     "GNOLR": {},
     "GNOLR, large batches": {"batch_rows": 8192},
-    "GNOLR, small and fast": {"embedding": 16, "width": 16, "batch_rows": 8192, "learning_rate": 0.004},
+    "GNOLR, small and fast": {"embedding": 16, "width": 8, "batch_rows": 8192, "learning_rate": 0.004},
     "V1 (no nesting)": {"structure": "v1"},
     "V0 (nor adding)": {"structure": "v0", "biases": False},
     "NOLR": {"structure": "nolr"},
