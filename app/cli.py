@@ -346,8 +346,8 @@ def fit(
     methods: Annotated[
         str | None,
         typer.Option(
-            help="Among pooled, length, logistic, hierarchical, vpl, vpl-amortised, vpl-paper, pal, pal-prompt, "
-            "gpm, micro, direction, pro."
+            help="Among pooled, length, logistic, hierarchical, particles, reward-features, vpl, vpl-amortised, "
+            "vpl-paper, pal, pal-prompt, gpm, micro, direction, pro."
         ),
     ] = None,
     features: Annotated[

@@ -64,6 +64,8 @@ class RunConfig(BaseModel):
         "vpl-amortised",
         "vpl-paper",
         "hierarchical",
+        "particles",
+        "reward-features",
         "logistic",
         "length",
         "pal",

@@ -48,7 +48,7 @@ def fit_profile(run: RunContext, pool: ReplyPool, table: ComparisonTable, *, see
 
 def save_profile(run: RunContext, profile: Profile, folder: Path) -> None:
     """Write a fitted profile into its stage's folder."""
-    if isinstance(profile, LatentProfile):
+    if run.config.profile == VPL and isinstance(profile, LatentProfile):
         profile.save(folder)
     else:
         save_any(profile, folder)
