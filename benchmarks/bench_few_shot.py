@@ -53,15 +53,16 @@ SETTINGS = {
     "pairs_per_user": 3,
     "options": 4,
     "imagined": 1.0,
-    "extreme": 0.45,
+    "clear_shots": 0.2,
+    "clear_questions": 0.85,
     "beta": 0.1,
     "learning_rate": 1.5e-3,
     "warmup": 0.03,
     "reference": Reference.NO_SHOTS,
 }
-POOLED = {**SETTINGS, "shots": (0,), "extreme": 0.0}
+POOLED = {**SETTINGS, "shots": (0,), "clear_shots": 0.0, "clear_questions": 0.0}
 QUICK = {"steps": 4, "pooled_steps": 2, "learners": 40, "users": 10, "targets": 4, "prompts": 60}
-FULL = {"steps": 340, "pooled_steps": 100, "learners": 400, "users": 100, "targets": 12, "prompts": 400}
+FULL = {"steps": 800, "pooled_steps": 100, "learners": 400, "users": 100, "targets": 12, "prompts": 400}
 
 
 def main() -> None:

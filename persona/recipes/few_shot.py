@@ -48,8 +48,8 @@ from persona.types import Conversation
 
 Report = Callable[[Mapping[str, float]], None]
 
-EXTREME_SHOTS = 1, 2
-"""Fewest and most shots of imagined users who compare the best reply with the worst."""
+CLEAR_SHOTS = 1, 2
+"""Fewest and most shots of imagined users who show clear choices."""
 
 TASKS_AT_ONCE = 32
 """Tasks that are scored at once."""
@@ -89,8 +89,10 @@ class FewShotConfig(BaseModel):
     pairs_per_user: int = Field(default=4, ge=1)
     # Share of the steps whose users are imagined, 0..1; needs features.
     imagined: float = Field(default=0.0, ge=0, le=1)
-    # Share of the steps, the first ones, in which imagined users compare the best reply with the worst, 0..1.
-    extreme: float = Field(default=0.5, ge=0, le=1)
+    # Share of the steps, the first ones, in which imagined users show few and clear choices, 0..1.
+    clear_shots: float = Field(default=0.25, ge=0, le=1)
+    # Share of the steps, the first ones, in which they are asked about clear choices, beside their opposites, 0..1.
+    clear_questions: float = Field(default=0.8, ge=0, le=1)
     # Most replies to one prompt that an imagined user judges.
     options: int = Field(default=6, ge=2)
     # Pull towards the reference, 1 / nats.
@@ -227,14 +229,14 @@ def _draw(
     """Tasks of one step, of users of the table or of imagined ones."""
     counts = rng.choice(config.shots, config.users_per_step)
     if dreamer is not None and rng.random() < config.imagined:
-        extreme = step <= config.extreme * config.steps
-        counts = counts.clip(*EXTREME_SHOTS) if extreme else counts
+        clear_shots = step <= config.clear_shots * config.steps
         return dreamer.tasks(
             texts,
-            counts,
+            counts.clip(*CLEAR_SHOTS) if clear_shots else counts,
             most_asked=config.pairs_per_user,
             most_options=config.options,
-            extreme=extreme,
+            clear_shots=clear_shots,
+            clear_questions=step <= config.clear_questions * config.steps,
             rng=rng,
         )
     users = rng.choice(table.user_ids, len(counts))

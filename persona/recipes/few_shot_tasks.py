@@ -125,7 +125,8 @@ class Dreamer(NamedTuple):
         *,
         most_asked: int,
         most_options: int,
-        extreme: bool,
+        clear_shots: bool,
+        clear_questions: bool,
         rng: np.random.Generator,
     ) -> list[Task]:
         """Tasks of imagined users, who are asked about other prompts than they were shown.
@@ -135,9 +136,10 @@ class Dreamer(NamedTuple):
             counts: Shots of each user. Shape (B,).
             most_asked: Most prompts that a user is asked about.
             most_options: Most replies to one prompt that a user judges.
-            extreme: Show and ask about the best and the worst reply to each prompt in the user's eyes, and let half of
-                the users be opposites of the others: what tells most. Else users are shown the same random pairs and
-                choose by chance, as likely as their taste has it.
+            clear_shots: Show the best and the worst reply to each prompt in the user's eyes. Else all users are shown
+                of the same random pairs, and choose by chance, as likely as their taste has it.
+            clear_questions: Ask about the best and the worst reply to each prompt, and let half of the users be
+                opposites of the others who are shown and asked the same, so that what pleases everyone cancels.
             rng: Draws tastes, pairs, choices and prompts.
 
         Raises:
@@ -155,14 +157,17 @@ class Dreamer(NamedTuple):
         asked, orders = (rng.permuted(part, axis=1) for part in (asked, orders))
         normal = torch.from_numpy(rng.standard_normal((users, len(self.population.mean))))
         taste = self.population.mean.double() + normal @ self.population.factor.double().T
-        if extreme:  # opposites, asked the same, so that what pleases everyone cancels
-            half = np.arange(users) % ((users + 1) // 2)
-            taste = torch.where(torch.from_numpy(half == np.arange(users))[:, None], taste, -taste[half])
-            asked, orders, counts = asked[half], orders[half], counts[half]
+        luck = rng.random((users, most))
+        if clear_questions:
+            twin = np.arange(users) % ((users + 1) // 2)
+            opposite = (twin != np.arange(users))[:, None]
+            taste = torch.where(torch.from_numpy(opposite), -taste[twin], taste[twin])
+            luck = np.where(opposite, 1.0 - luck[twin], luck[twin])
+            asked, orders, counts = asked[twin], orders[twin], counts[twin]
         pairs = np.array([rng.choice(self.replies[place], 2, replace=False) for place in shown])
         likes = [
-            self._choices(shown, one) if extreme else self._by_chance(pairs, one, rng.random(most))
-            for one in taste
+            self._choices(shown, one) if clear_shots else self._by_chance(pairs, one, chance)
+            for one, chance in zip(taste, luck, strict=True)
         ]
         tasks = []
         for user, one in enumerate(taste):
@@ -172,7 +177,7 @@ class Dreamer(NamedTuple):
             ]
             for place in asked[user, :most_asked]:
                 options = self.replies[place]
-                options = self._choices([place], one)[0].tolist() if extreme else options
+                options = self._choices([place], one)[0].tolist() if clear_questions else options
                 options = rng.permutation(options)[:most_options].tolist()
                 tasks.append(Task(shots, self.prompts[place], options, self._wins(options, one)))
         return tasks

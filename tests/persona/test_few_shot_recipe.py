@@ -90,13 +90,17 @@ def test_imagined_users_agree_with_themselves() -> None:
     assert len(dreamer.prompts) == PROMPTS and dreamer.replies[3] == [6, 7]
     rng = np.random.default_rng(0)
     agreed = []
-    for task in dreamer.tasks(TEXTS, np.full(40, 4), most_asked=1, most_options=2, extreme=True, rng=rng):
+    for task in dreamer.tasks(
+        TEXTS, np.full(40, 4), most_asked=1, most_options=2, clear_shots=True, clear_questions=True, rng=rng
+    ):
         first, second = (TEXTS.replies[row] for row in task.options)
         favourite = first if task.wins[0, 1] > 0.5 else second
         agreed += [shot.chosen == favourite for shot in task.shots]
         assert task.wins.sum() == pytest.approx(1.0) and np.diag(task.wins).tolist() == [0.0, 0.0]
     assert all(agreed) and len(agreed) == 160
-    by_chance = dreamer.tasks(TEXTS, np.full(40, 4), most_asked=1, most_options=2, extreme=False, rng=rng)
+    by_chance = dreamer.tasks(
+        TEXTS, np.full(40, 4), most_asked=1, most_options=2, clear_shots=False, clear_questions=False, rng=rng
+    )
     kept = [
         shot.chosen == TEXTS.replies[task.options[int(task.wins[1, 0] > 0.5)]]
         for task in by_chance
@@ -109,7 +113,13 @@ def test_imagined_users_need_prompts_and_features(base: LanguageModel) -> None:
     dreamer = Dreamer.fit(yes_and_no_sayers(4, prompts=range(4)), FEATURES, seed=0)
     with pytest.raises(DataError, match="at least 5 prompts with replies, three more than shots; got 4"):
         dreamer.tasks(
-            TEXTS, np.array([2]), most_asked=1, most_options=2, extreme=True, rng=np.random.default_rng(0)
+            TEXTS,
+            np.array([2]),
+            most_asked=1,
+            most_options=2,
+            clear_shots=True,
+            clear_questions=True,
+            rng=np.random.default_rng(0),
         )
     with pytest.raises(DataError, match=r"got described=0\.5 and no function"):
         train(base, described=0.5)
