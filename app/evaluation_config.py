@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from app.errors import ConfigError
+from app.errors import ConfigError, option_error
 
 SplitName = Literal["temporal", "per-user", "leave-last-out", "random", "users", "given"]
 
@@ -81,11 +81,7 @@ def build_config(options: Mapping[str, Any]) -> EvaluationConfig:
     try:
         return EvaluationConfig(**given)
     except ValidationError as err:
-        first = err.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else ""
-        got = f"; got {given[field]!r}" if field in given else ""
-        option = f"--{field.replace('_', '-')}" if field else "The options"
-        raise ConfigError(f"{option} must fit: {first['msg']}{got}. See `persona evaluate --help`.") from err
+        raise option_error(err, given, command="evaluate") from err
 
 
 def split_list(text: str | None) -> tuple[str, ...] | None:

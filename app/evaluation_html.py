@@ -4,23 +4,18 @@ Every text of the data is escaped, and the page's policy lets a browser run the 
 else, and load nothing from anywhere.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from app import evaluation_plots as plots
 from app.evaluation_terminal import better_sentences, facts_of, rankers, show
+from app.pages import fingerprint, page_environment, page_scripts, read_template
 from app.report_html import Plot
 from app.report_tables import Table
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _KINDS_OF_ITEMS = ("head", "torso", "tail", "cold_items", "warm_items")
 _LEVEL_METRICS = {
     "auc": "AUC",
@@ -44,36 +39,28 @@ def render_evaluation(report: Report) -> str:
     Returns:
         HTML; the same input gives the same bytes.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    scripts = [get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")]
+    scripts = page_scripts()
     names = rankers(report)
-    return environment.get_template("evaluation.html.j2").render(
-        report=report,
-        sentences=better_sentences(report),
-        facts=facts_of(report),
-        forest=_forest(report, names),
-        slices=_slices(report, names),
-        trades=_trades(report, names),
-        reliability=_reliability(report),
-        tables=_tables(report, names),
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        own_style=Markup((_TEMPLATES / "evaluation.css").read_text(encoding="utf-8")),
-        manifest=json.dumps(report["manifest"], indent=2, sort_keys=True, ensure_ascii=False),
-        # Written by this project and by Plotly, so they may stand in the page as they are.
-        scripts=[Markup(script) for script in scripts],
-        script_hashes=Markup(" ".join(_fingerprint(script) for script in scripts)),
+    return (
+        page_environment()
+        .get_template("evaluation.html.j2")
+        .render(
+            report=report,
+            sentences=better_sentences(report),
+            facts=facts_of(report),
+            forest=_forest(report, names),
+            slices=_slices(report, names),
+            trades=_trades(report, names),
+            reliability=_reliability(report),
+            tables=_tables(report, names),
+            style=Markup(read_template("report.css")),
+            own_style=Markup(read_template("evaluation.css")),
+            manifest=json.dumps(report["manifest"], indent=2, sort_keys=True, ensure_ascii=False),
+            # Written by this project and by Plotly, so they may stand in the page as they are.
+            scripts=[Markup(script) for script in scripts],
+            script_hashes=Markup(" ".join(fingerprint(script) for script in scripts)),
+        )
     )
-
-
-def _fingerprint(script: str) -> str:
-    """How a content security policy names an inline script that may run."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _forest(report: Report, names: Sequence[str]) -> Plot:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from app.errors import ConfigError
+from app.errors import option_error
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
@@ -77,8 +77,4 @@ def build_fit_config(options: Mapping[str, Any]) -> FitConfig:
     try:
         return FitConfig(**given)
     except ValidationError as err:
-        first = err.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else ""
-        got = f"; got {given[field]!r}" if field in given else ""
-        option = f"--{field.replace('_', '-')}" if field else "The options"
-        raise ConfigError(f"{option} must fit: {first['msg']}{got}. See `persona fit --help`.") from err
+        raise option_error(err, given, command="fit") from err

@@ -4,25 +4,20 @@ Every text of the data is escaped, and the page's policy lets a browser run the 
 else, and load nothing from anywhere.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from app import fit_plots as plots
 from app.fit_tables import fit_tables, plot_tables
 from app.fit_terminal import ranked
 from app.fit_words import answer, last_size, sentences, title_of
+from app.pages import fingerprint, page_environment, page_scripts, read_template
 from app.profile_methods import POOLED
 from app.report_html import Plot
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _WIDEST_BAR_REM = 14.0
 # Curves that a plot of noisy points can hold.
 _CLEAREST = 3
@@ -51,34 +46,26 @@ def render_fit(report: Report) -> str:
     Returns:
         HTML; the same input gives the same bytes.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    scripts = page_scripts()
+    return (
+        page_environment()
+        .get_template("profiles.html.j2")
+        .render(
+            report=report,
+            answer=answer(report),
+            sentences=sentences(report),
+            better=report["best"]["definition"] if report["comparisons"] else "",
+            plots=_plots(report),
+            tables=fit_tables(report),
+            readable=_readable(report),
+            style=Markup(read_template("report.css")),
+            own_style=Markup(read_template("profiles.css")),
+            manifest=json.dumps(report["manifest"], indent=2, sort_keys=True, ensure_ascii=False),
+            # Written by this project and by Plotly, so they may stand in the page as they are.
+            scripts=[Markup(script) for script in scripts],
+            script_hashes=Markup(" ".join(fingerprint(script) for script in scripts)),
+        )
     )
-    scripts = [get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")]
-    return environment.get_template("profiles.html.j2").render(
-        report=report,
-        answer=answer(report),
-        sentences=sentences(report),
-        better=report["best"]["definition"] if report["comparisons"] else "",
-        plots=_plots(report),
-        tables=fit_tables(report),
-        readable=_readable(report),
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        own_style=Markup((_TEMPLATES / "profiles.css").read_text(encoding="utf-8")),
-        manifest=json.dumps(report["manifest"], indent=2, sort_keys=True, ensure_ascii=False),
-        # Written by this project and by Plotly, so they may stand in the page as they are.
-        scripts=[Markup(script) for script in scripts],
-        script_hashes=Markup(" ".join(_fingerprint(script) for script in scripts)),
-    )
-
-
-def _fingerprint(script: str) -> str:
-    """How a content security policy names an inline script that may run."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _plots(report: Report) -> dict[str, Plot]:

@@ -5,26 +5,21 @@ have written. Beyond that, its policy lets a browser run the two scripts written
 nothing from anywhere.
 """
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from app import plots
 from app.headlines import Headline, Report, as_measure, show, show_value
+from app.pages import fingerprint, page_environment, page_scripts, read_template
 from app.plots import Figure
 from app.report_tables import Table, accuracy_table, map_table, measures_table, report_tables, turns_table
 from app.verdict import verdict
 from simulators.types import LEVELS
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _STARS = 5
 _STOPS = {
     "accepted": "The user takes this film.",
@@ -72,37 +67,29 @@ def render_report(report: Report, lines: Sequence[Headline], portraits: Portrait
     Returns:
         HTML; the same input gives the same bytes.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    scripts = page_scripts()
+    return (
+        page_environment()
+        .get_template("report.html.j2")
+        .render(
+            report=report,
+            verdict=verdict(report, lines),
+            parts=[(part, list(own)) for part, own in groupby(lines, key=lambda line: line.part)],
+            plots=_plots(report, portraits.map),
+            sliders=_sliders(report["policy"]["sliders"]),
+            drags=_drags(report["policy"]["sliders"]),
+            tables=report_tables(report),
+            goodhart=show(report["dialogue"]["goodhart_gap"], "gain"),
+            timing=_timing(report["timing"]),
+            people=_people(portraits),
+            answers=portraits.samples["answers"],
+            manifest=json.dumps(report["manifest"], indent=2, sort_keys=True, ensure_ascii=False),
+            # Written by this project and by Plotly, so they may stand in the page as they are.
+            scripts=[Markup(script) for script in scripts],
+            script_hashes=[fingerprint(script) for script in scripts],
+            style=Markup(read_template("report.css")),
+        )
     )
-    scripts = [get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")]
-    return environment.get_template("report.html.j2").render(
-        report=report,
-        verdict=verdict(report, lines),
-        parts=[(part, list(own)) for part, own in groupby(lines, key=lambda line: line.part)],
-        plots=_plots(report, portraits.map),
-        sliders=_sliders(report["policy"]["sliders"]),
-        drags=_drags(report["policy"]["sliders"]),
-        tables=report_tables(report),
-        goodhart=show(report["dialogue"]["goodhart_gap"], "gain"),
-        timing=_timing(report["timing"]),
-        people=_people(portraits),
-        answers=portraits.samples["answers"],
-        manifest=json.dumps(report["manifest"], indent=2, sort_keys=True, ensure_ascii=False),
-        # Written by this project and by Plotly, so they may stand in the page as they are.
-        scripts=[Markup(script) for script in scripts],
-        script_hashes=[_fingerprint(script) for script in scripts],
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-    )
-
-
-def _fingerprint(script: str) -> str:
-    """How a content security policy names an inline script that may run."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
 
 
 def _plots(report: Report, portrait: Mapping[str, Any]) -> dict[str, Plot]:
