@@ -212,9 +212,7 @@ def _short_reply(rng: np.random.Generator) -> str:
     return " ".join(sentences[i] for i in picked)
 
 
-def measure_reuse(
-    profile: FewShotProfile, texts: ReplyTexts, split, size: Mapping[str, int]
-) -> dict[str, object]:
+def measure_reuse(profile: FewShotProfile, texts: ReplyTexts, split: PreferenceSplit) -> dict[str, object]:
     """Eight later prompts of one user: shots read once, against shots read again for each; and how scores differ."""
     user = split.context.user_ids[0]
     rows = np.flatnonzero(split.context.users == user)[:8]
