@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from persona.rewards.attributes import measure_attributes
+from simulators.chat.model import Completion
 from simulators.types import ItemCard, Utterance
 
 _SLOT = re.compile(r"<([a-z]+)>")
@@ -59,6 +60,13 @@ def fill(raw: str, values: Mapping[str, str]) -> Utterance:
     text = re.sub(r" {2,}", " ", re.sub(r"\s+([.,!?])", r"\1", text)).strip()
     text = re.sub(r"(^|[.!?] )([a-z])", lambda m: m[1] + m[2].upper(), text)
     return Utterance(raw, text)
+
+
+def spoken(completion: Completion, values: Mapping[str, str]) -> Utterance:
+    """What a speaker says: the completion's whole sentences with their slots filled, or why there are none."""
+    if completion.failure is not None:
+        return Utterance("", "", completion.failure)
+    return fill(whole_sentences(completion.text), values)
 
 
 def whole_sentences(raw: str) -> str:

@@ -9,7 +9,7 @@ from scipy.sparse import csr_array
 from persona.types import Condition
 from simulators.agent import Recommender
 from simulators.randomness import keyed_seeds
-from simulators.types import Dialogue, Turn
+from simulators.types import Dialogue, StopReason, Turn
 from simulators.users.film_viewers import FilmViewers
 
 _REPLY = 101
@@ -42,9 +42,12 @@ def rollout(
     Returns:
         One finished dialogue a user, in the given order.
     """
-    dialogues = [Dialogue(user) for user in users]
     said = viewers.open(users, seed=seed)
-    live = list(range(len(users)))
+    dialogues = [
+        Dialogue(user, stop=StopReason.MODEL_FAILED if words.failure else None)
+        for user, words in zip(users, said, strict=True)
+    ]
+    live = [i for i, dialogue in enumerate(dialogues) if dialogue.stop is None]
     while live:
         now = [dialogues[i] for i in live]
         words = [said[i] for i in live]

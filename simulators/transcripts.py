@@ -47,7 +47,8 @@ def dialogue_from_json(saved: Mapping[str, Any]) -> Dialogue:
 
 
 def _spoken(utterance: Utterance) -> dict[str, str]:
-    return {"raw": utterance.raw, "text": utterance.text}
+    said = {"raw": utterance.raw, "text": utterance.text}
+    return said if utterance.failure is None else {**said, "failure": utterance.failure}
 
 
 def _stop(value: str | None) -> StopReason | None:

@@ -17,6 +17,7 @@ class StopReason(StrEnum):
     ACCEPTED = "accepted"
     OUT_OF_PATIENCE = "out_of_patience"
     MAX_TURNS = "max_turns"
+    MODEL_FAILED = "model_failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,12 @@ class Utterance:
     Attributes:
         raw: As generated; a small model leaves slots such as `<title>` for the agent to fill.
         text: As shown, every slot filled. Equal to `raw` for a model that writes facts by itself.
+        failure: Why the speaker's model gave no words, in one sentence; None where it gave some.
     """
 
     raw: str
     text: str
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

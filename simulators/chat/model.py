@@ -1,7 +1,7 @@
 """The interface through which simulated users speak: a local model, or a scripted one for tests and demos."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -9,6 +9,23 @@ from persona.policy.language_model import LanguageModel
 from persona.policy.sampling import Sampling, sample_tokens
 
 Message = Mapping[str, str]
+Schema = Mapping[str, Any]
+"""A JSON schema, as plain values."""
+
+
+class Completion(NamedTuple):
+    """What came back for one conversation.
+
+    text: As generated; empty where nothing came back.
+    failure: Why nothing came back, in one sentence; None where something did.
+    prompt_tokens: Tokens read, as the model counts them; 0 where it does not say or nothing was computed anew.
+    completion_tokens: Tokens written, likewise.
+    """
+
+    text: str
+    failure: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
 
 class ChatModel(Protocol):
@@ -27,8 +44,11 @@ class ChatModel(Protocol):
         max_new_tokens: int = 64,
         temperature: float = 1.0,
         banned: Sequence[Collection[str]] | None = None,
-    ) -> list[str]:
+        schema: Schema | None = None,
+    ) -> list[Completion]:
         """The next message of every conversation, as generated.
+
+        A row that fails says why and costs the others nothing.
 
         Args:
             conversations: B lists of messages with `role` and `content`.
@@ -36,6 +56,8 @@ class ChatModel(Protocol):
             max_new_tokens: Longest completion, in tokens.
             temperature: 0 for the likeliest words.
             banned: For each row, slots that must not be written.
+            schema: JSON schema that the text should follow, for models that can be held to one; others ignore it, so
+                check what comes back.
         """
         ...
 
@@ -60,19 +82,24 @@ class LocalChat:
         max_new_tokens: int = 64,
         temperature: float = 1.0,
         banned: Sequence[Collection[str]] | None = None,
-    ) -> list[str]:
-        """See `ChatModel.complete`."""
+        schema: Schema | None = None,
+    ) -> list[Completion]:
+        """See `ChatModel.complete`; the model is not held to a schema."""
         model = self._model
+        prompts = [model.encode(conversation, reserve=max_new_tokens) for conversation in conversations]
         with torch.inference_mode(), model.precision():
             tokens = sample_tokens(
                 model.model,
-                [model.encode(conversation, reserve=max_new_tokens) for conversation in conversations],
+                prompts,
                 Sampling(max_new_tokens, temperature),
                 seeds=seeds,
                 stop_tokens=sorted(model.stop_tokens),
                 banned=None if banned is None else [model.slot_tokens(sorted(names)) for names in banned],
             )
-        return [model.decode(row) for row in tokens]
+        return [
+            Completion(model.decode(row), prompt_tokens=len(prompt), completion_tokens=len(row))
+            for prompt, row in zip(prompts, tokens, strict=True)
+        ]
 
 
 class ScriptedChat:
@@ -96,6 +123,7 @@ class ScriptedChat:
         max_new_tokens: int = 64,
         temperature: float = 1.0,
         banned: Sequence[Collection[str]] | None = None,
-    ) -> list[str]:
+        schema: Schema | None = None,
+    ) -> list[Completion]:
         """See `ChatModel.complete`; only the conversation matters."""
-        return [self._answer(conversation) for conversation in conversations]
+        return [Completion(self._answer(conversation)) for conversation in conversations]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from persona.rewards.attributes import ATTRIBUTES, AttributeScale
 from simulators.chat.model import ChatModel
-from simulators.grounding import banned_slots, fill, reply_attributes, whole_sentences
+from simulators.grounding import banned_slots, reply_attributes, spoken
 from simulators.prompts import viewer_opening_prompt, viewer_reaction_prompt
 from simulators.randomness import keyed_seeds, keyed_uniforms
 from simulators.types import SUCCESS_LEVEL, Dialogue, Feedback, ItemCard, StopReason, Utterance
@@ -62,7 +62,7 @@ def open_dialogues(
         temperature=temperature,
         banned=[banned_slots(wish, slots) for wish in wishes],
     )
-    return [fill(whole_sentences(raw), wish) for raw, wish in zip(said, wishes, strict=True)]
+    return [spoken(words, wish) for words, wish in zip(said, wishes, strict=True)]
 
 
 def say_reactions(
@@ -101,7 +101,7 @@ def say_reactions(
         temperature=_TEMPERATURE,
         banned=[banned_slots(values, slots) for values in known],
     )
-    return [fill(whole_sentences(raw), values) for raw, values in zip(said, known, strict=True)]
+    return [spoken(words, values) for words, values in zip(said, known, strict=True)]
 
 
 def _wishes(oracle: Oracle, users: Sequence[int], seed: int) -> list[dict[str, str]]:
@@ -184,7 +184,14 @@ class FilmViewers:
             seeds=keyed_seeds(seed, np.asarray(users), np.asarray(turns), _WORDS),
         )
         return [
-            Feedback(made.level, made.satisfaction, words, made.complaint, stop)
+            Feedback(
+                made.level,
+                made.satisfaction,
+                words,
+                made.complaint,
+                # Who has decided to leave needs no words for it.
+                StopReason.MODEL_FAILED if stop is None and words.failure else stop,
+            )
             for made, words, stop in zip(decisions, said, stops, strict=True)
         ]
 

@@ -4,7 +4,7 @@ import pytest
 
 from persona.errors import ModelError
 from persona.types import Conversation
-from simulators.chat.model import LocalChat, ScriptedChat
+from simulators.chat.model import Completion, LocalChat, ScriptedChat
 from tests.helpers.tiny_models import SLOTS, tiny_language_model
 
 MODEL = tiny_language_model()
@@ -56,10 +56,10 @@ def test_local_chat_never_writes_a_banned_slot(chat: LocalChat) -> None:
     banned = [frozenset({SLOTS[row % 3]}) for row in range(96)]
     free = chat.complete(conversations, seeds=seeds, max_new_tokens=24)
     kept = chat.complete(conversations, seeds=seeds, max_new_tokens=24, banned=banned)
-    assert all(any(slot in text for text in free) for slot in SLOTS)
-    assert any(slot in text for text, slots in zip(free, banned, strict=True) for slot in slots)
-    assert not any(slot in text for text, slots in zip(kept, banned, strict=True) for slot in slots)
-    assert all(any(slot in text for text in kept) for slot in SLOTS)  # banned in its own rows alone
+    assert all(any(slot in row.text for row in free) for slot in SLOTS)
+    assert any(slot in row.text for row, slots in zip(free, banned, strict=True) for slot in slots)
+    assert not any(slot in row.text for row, slots in zip(kept, banned, strict=True) for slot in slots)
+    assert all(any(slot in row.text for row in kept) for slot in SLOTS)  # banned in its own rows alone
 
 
 def test_local_chat_overlooks_bans_of_slots_that_the_model_lacks(chat: LocalChat) -> None:
@@ -84,5 +84,6 @@ def test_scripted_chat_answers_each_conversation_by_its_function() -> None:
     chat = ScriptedChat(lambda conversation: conversation[-1]["content"].upper(), ["<title>"])
     assert chat.slots == frozenset({"<title>"})
     expected = ["DO YOU WANT MORE LIKE IT?", "NO", "YES, BECAUSE IT IS SLOW"]
-    assert chat.complete(CONVERSATIONS, seeds=SEEDS) == expected
-    assert chat.complete(CONVERSATIONS[::-1], seeds=[0, 0, 0], temperature=0.0) == expected[::-1]
+    assert chat.complete(CONVERSATIONS, seeds=SEEDS) == [Completion(text) for text in expected]
+    again = chat.complete(CONVERSATIONS[::-1], seeds=[0, 0, 0], temperature=0.0)
+    assert [row.text for row in again] == expected[::-1]

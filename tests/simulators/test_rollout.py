@@ -1,13 +1,18 @@
 """Dialogues: the turn loop, the viewers' decisions, and common random numbers."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 
 from recsys.types import Histories, histories_from_log
+from simulators.chat.model import Completion, Message, ScriptedChat
 from simulators.rollout import rollout
 from simulators.transcripts import dialogue_from_json, dialogue_to_json
 from simulators.types import SUCCESS_LEVEL, Dialogue, StopReason
-from tests.helpers.talking import talking_world
+from simulators.users.film_viewers import FilmViewers
+from tests.helpers.talking import SLOTS, reference_scale, talking_world
 
 WORLD, AGENT, VIEWERS = talking_world()
 USERS = list(range(40))
@@ -100,3 +105,30 @@ def test_a_better_wording_never_gets_a_worse_reaction() -> None:
     users, items, draws = rng.integers(0, 60, 500), rng.integers(0, 300, 500), rng.random(500)
     low, high = (WORLD.oracle.levels(users, items, draws, reply=np.full(500, x)) for x in (-1, 1))
     assert (high >= low).all() and (high > low).any()
+
+
+class _SometimesDead(ScriptedChat):
+    """Fails for some seeds, as an endpoint that is down does."""
+
+    def __init__(self, dead_share: int) -> None:
+        super().__init__(lambda _: "I want something <genre>.", SLOTS)
+        self._dead_share = dead_share
+
+    def complete(
+        self, conversations: Sequence[Sequence[Message]], *, seeds: Sequence[int], **settings: Any
+    ) -> list[Completion]:
+        alive = super().complete(conversations, seeds=seeds)
+        return [
+            Completion("", "the endpoint did not answer") if seed % self._dead_share == 0 else row
+            for seed, row in zip(seeds, alive, strict=True)
+        ]
+
+
+def test_a_dialogue_whose_model_fails_is_marked_and_none_is_lost() -> None:
+    viewers = FilmViewers(WORLD.oracle, reference_scale(), _SometimesDead(3))
+    found = rollout(USERS, AGENT, viewers, histories=histories(USERS), condition=None, seed=3)
+    assert [d.user for d in found] == USERS
+    failed = [d for d in found if d.stop is StopReason.MODEL_FAILED]
+    assert any(not d.turns for d in failed) and any(d.turns for d in failed)
+    assert all(d.turns[-1].feedback.utterance.failure for d in failed if d.turns)
+    assert [dialogue_from_json(dialogue_to_json(d)) for d in found] == found
