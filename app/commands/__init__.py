@@ -1,0 +1,1 @@
+"""The subcommands of `persona`, by what they serve; each imports its work when called."""
