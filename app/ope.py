@@ -7,31 +7,24 @@ A policy that has to be fitted learns from the earlier part of the log and is ev
 evaluated on every row.
 """
 
-import base64
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as Grid
 
 from app.errors import StoreError
 from app.files import write_atomically, write_json
-from app.plots import BLUE, GREY, ORANGE, Figure
+from app.ope_html import render_ope
+from app.ope_terminal import print_evaluation
 from recsys.data.bandit import BanditLog, Values, bandit_log_from_frame, refuse_rows
 from recsys.data.readers.open_bandit import read_bandit_log
 from recsys.errors import DataFileError, PolicyError
 from recsys.off_policy import (
     ESTIMATORS,
-    OffPolicyEstimate,
     PolicyEvaluation,
     evaluate_policy,
     logged_policy,
@@ -44,7 +37,6 @@ from recsys.significance import Interval, bootstrap_interval
 
 OPE_JSON, OPE_HTML = "ope.json", "ope.html"
 POLICIES = ("uniform", "popular", "logistic", "logged:PATH", "FILE")
-_TEMPLATES = Path(__file__).parent / "templates"
 _ACTION, _REWARD, _CHANCE, _SLOT, _TIME = "action", "reward", "propensity", "position", "timestamp"
 _OPEN_BANDIT = "propensity_score"
 
@@ -98,7 +90,7 @@ def evaluate_log(
     """
     task = _prepare(log_path, policy, cluster=cluster, n_actions=n_actions, fit_share=fit_share, seed=seed)
     found = evaluate_policy(task.log, task.action_dist, estimators=estimators, levels=levels, seed=seed)
-    _print(console, found, task)
+    print_evaluation(console, found, told=task.told, own_log=task.elsewhere)
     if out is not None:
         report = _report(found, task, log_path, policy, seed)
         try:
@@ -108,7 +100,7 @@ def evaluate_log(
                 f"{out} must be a folder that can be made; got {err.strerror}. Choose another with --out."
             ) from err
         write_json(out / OPE_JSON, report)
-        write_atomically(out / OPE_HTML, _render(report, found, task).encode())
+        write_atomically(out / OPE_HTML, render_ope(report, found, task.elsewhere).encode())
         console.print(f"Report: {out / OPE_HTML}", markup=False, soft_wrap=True)
     return found
 
@@ -221,177 +213,3 @@ def _report(found: PolicyEvaluation, task: _Task, path: Path, policy: str, seed:
         "own_log": None if task.elsewhere is None else task.elsewhere.to_report(),
         "notes": list(found.notes),
     }
-
-
-def _print(console: Console, found: PolicyEvaluation, task: _Task) -> None:
-    overlap = found.overlap
-    console.print(f"Policy: {task.told}", markup=False)
-    grid = Grid(title="Mean reward a row, 95 % intervals", title_justify="left")
-    head = ("estimator", "value [interval]", "effective rows", "shrunk", "bias at most")
-    for title in head:
-        grid.add_column(title, justify="left" if title == "estimator" else "right")
-    for one in found.estimates:
-        grid.add_row(escape(one.name), *_cells(one))
-    grid.add_section()
-    grid.add_row("the log's own policy", _show(found.logged), f"{overlap.n:,}", "", "")
-    if task.elsewhere is not None:
-        grid.add_row("the policy's own log", _show(task.elsewhere), f"{task.elsewhere.n:,}", "", "")
-    console.print(grid)
-    console.print(
-        f"{overlap.n:,} rows are worth {overlap.ess:,.0f} of the policy's own. Weights: mean "
-        f"{_show(overlap.mean_weight)}, largest {overlap.max_weight:.4g}; "
-        f"{100 * overlap.share_without_support:.3g} % of the rows without support.",
-        markup=False,
-    )
-    for note in found.notes:
-        console.print(f"Note: {note}", markup=False)
-
-
-def _cells(one: OffPolicyEstimate) -> tuple[str, str, str, str]:
-    value = f"{one.value:.4g} [{one.low:.4g}, {one.high:.4g}]" if np.isfinite(one.value) else "undefined"
-    bias = f"{one.bias_bound:.2g}" if one.level is not None else ""
-    shrunk = f"{100 * one.share_shrunk:.3g} %" if one.level is not None else ""
-    return value, f"{one.ess:,.0f}" if one.ess else "", shrunk, bias
-
-
-def _show(interval: Interval) -> str:
-    return f"{interval.value:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
-
-
-def _estimates_figure(found: PolicyEvaluation) -> Figure:
-    """Estimates with their intervals, the logging policy's own mean as a line."""
-    shown = [one for one in found.estimates if np.isfinite(one.value)][::-1]
-    names = [one.name for one in shown]
-    points = {
-        "type": "scatter", "mode": "markers", "name": "estimate", "x": [one.value for one in shown], "y": names,
-        "marker": {"color": BLUE, "size": 9}, "hovertemplate": "%{y}: %{x:.4g}<extra></extra>",
-        "error_x": {
-            "type": "data", "symmetric": False, "color": BLUE, "thickness": 1.5, "width": 4,
-            "array": [one.high - one.value for one in shown], "arrayminus": [one.value - one.low for one in shown],
-        },
-    }  # fmt: skip
-    line = {
-        "type": "scatter", "mode": "lines", "name": "the log's own policy", "x": [found.logged.value] * 2,
-        "y": [names[0], names[-1]] if names else [], "line": {"color": GREY, "dash": "dash", "width": 2},
-        "hovertemplate": "%{x:.4g}",
-    }  # fmt: skip
-    layout = {"xaxis": {"title": {"text": "mean reward a row"}}, "yaxis": {"type": "category"}}
-    return {"data": [points, line], "layout": layout}
-
-
-def _weights_figure(found: PolicyEvaluation) -> Figure:
-    """How many rows have which weight, on a logarithmic axis."""
-    edges, counts = found.overlap.edges / np.log(10), found.overlap.counts
-    bars = {
-        "type": "bar", "x": ((edges[1:] + edges[:-1]) / 2).tolist(), "y": counts.tolist(),
-        "width": np.diff(edges).tolist(), "marker": {"color": ORANGE}, "showlegend": False,
-        "hovertemplate": "10^%{x:.2f}: %{y} rows<extra></extra>",
-    }  # fmt: skip
-    layout = {"xaxis": {"title": {"text": "log10 of the weight"}}, "yaxis": {"title": {"text": "rows"}}}
-    return {"data": [bars], "layout": layout}
-
-
-def _render(report: dict[str, Any], found: PolicyEvaluation, task: _Task) -> str:
-    """The page; the same input gives the same bytes."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    scripts = [get_plotlyjs(), (_TEMPLATES / "report.js").read_text(encoding="utf-8")]
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    overlap = found.overlap
-    bounds = {one.name: one.bernstein for one in found.estimates}
-    return environment.from_string(_PAGE).render(
-        report=report,
-        rows=[
-            (
-                one.name,
-                *_cells(one),
-                "" if (ends := bounds[one.name]) is None else f"{ends[0]:.4g} to {ends[1]:.4g}",
-            )
-            for one in found.estimates
-        ],
-        logged=_show(found.logged),
-        own_log=None if task.elsewhere is None else _show(task.elsewhere),
-        overlap=[
-            ("rows", f"{overlap.n:,}"),
-            ("effective rows", f"{overlap.ess:,.1f}"),
-            ("mean weight, should be 1", _show(overlap.mean_weight)),
-            ("largest weight", f"{overlap.max_weight:.4g}"),
-            ("rows without support", f"{100 * overlap.share_without_support:.3g} %"),
-            ("choices never logged in their slot", f"{100 * overlap.mass_never_logged:.3g} %"),
-        ],
-        histogram=[
-            (f"{low:.3g} to {high:.3g}", f"{int(count):,}")
-            for low, high, count in zip(
-                np.exp(overlap.edges[:-1]), np.exp(overlap.edges[1:]), overlap.counts, strict=True
-            )
-            if count
-        ],
-        figures=[("estimates", _estimates_figure(found)), ("weights", _weights_figure(found))],
-        manifest=json.dumps({key: report[key] for key in ("log", "data_hashes", "policy", "seed")}, indent=2),
-        # Written by this project and by Plotly, so they may stand in the page as they are.
-        scripts=[Markup(script) for script in scripts],
-        script_hashes=Markup(" ".join(f"'sha256-{value}'" for value in hashes)),
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-    )
-
-
-_PAGE = """\
-{% macro table(caption, head, rows) %}
-<div class="scroll" tabindex="0" role="region" aria-label="{{ caption }}"><table><caption>{{ caption }}</caption>
-<thead><tr>{% for title in head %}<th scope="col">{{ title }}</th>{% endfor %}</tr></thead><tbody>
-{% for row in rows %}
-<tr>{% for cell in row %}{% if loop.first %}<th scope="row">{{ cell }}</th>{% else %}<td>{{ cell }}</td>{% endif %}\
-{% endfor %}</tr>
-{% endfor %}
-</tbody></table></div>
-{% endmacro %}
-<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src {{ script_hashes }}; \
-style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Persona: {{ report.policy }} on {{ report.log }}</title>
-<style>
-{{ style }}
-</style>
-</head>
-<body>
-<header class="top">
-<h1>What another policy would have earned</h1>
-<p class="facts">{{ report.policy_told }} · log {{ report.log }} · {{ report.actions }} actions, {{ report.slots }} \
-slots · seed {{ report.seed }}</p>
-</header>
-<main>
-{% for note in report.notes %}
-<p><strong>Note.</strong> {{ note }}</p>
-{% endfor %}
-<h2>Estimates</h2>
-<p>The log's own policy earned {{ logged }} a row.\
-{% if own_log %} On its own log, the policy in question earned {{ own_log }}.{% endif %}</p>
-<figure><figcaption>Mean reward a row with 95 % bootstrap intervals.</figcaption>
-<div class="plot" role="img" aria-label="Estimates with intervals" data-figure="figure-estimates"></div></figure>
-{{ table("Mean reward a row. Bias at most: estimated from the log, of what shrinking weights took away.",
-  ["estimator", "value [95 % interval]", "effective rows", "shrunk", "bias at most", "Bernstein 95 %"], rows) }}
-<h2>Overlap</h2>
-<figure><figcaption>Importance weights above 0: far apart means that few rows speak for many.</figcaption>
-<div class="plot low" role="img" aria-label="Histogram of weights" data-figure="figure-weights"></div>
-<details><summary>The values as a table</summary>{{ table("Rows by weight", ["weight", "rows"], histogram) }}</details>
-</figure>
-{{ table("What the log can say of the policy", ["figure", "value"], overlap) }}
-<h2>Made from</h2>
-<pre>{{ manifest }}</pre>
-</main>
-<footer></footer>
-{% for key, figure in figures %}
-<script type="application/json" id="figure-{{ key }}">{{ figure | tojson }}</script>
-{% endfor %}
-{% for script in scripts %}
-<script>{{ script }}</script>
-{% endfor %}
-</body>
-</html>
-"""
