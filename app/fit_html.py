@@ -13,7 +13,8 @@ from markupsafe import Markup
 from app import fit_plots as plots
 from app.fit_tables import fit_tables, plot_tables
 from app.fit_terminal import ranked
-from app.fit_words import answer, last_size, sentences, title_of
+from app.fit_words import answer, diagnostics_meanings, last_size, sentences, title_of
+from app.headlines import show
 from app.pages import fingerprint, page_environment, page_scripts, read_template
 from app.profile_methods import POOLED
 from app.report_html import Plot
@@ -30,11 +31,15 @@ class Readable(NamedTuple):
     name: Of the attribute.
     shown: R2 in words.
     width: Of its bar, in rem.
+    third: Share of replies whose third is told right, in words.
+    third_sure: The same where the classifier is sure.
     """
 
     name: str
     shown: str
     width: float
+    third: str
+    third_sure: str
 
 
 def render_fit(report: Report) -> str:
@@ -54,6 +59,7 @@ def render_fit(report: Report) -> str:
             report=report,
             answer=answer(report),
             sentences=sentences(report),
+            diagnostics=diagnostics_meanings(report),
             better=report["best"]["definition"] if report["comparisons"] else "",
             plots=_plots(report),
             tables=fit_tables(report),
@@ -131,5 +137,7 @@ def _readable(report: Report) -> list[Readable]:
     found = []
     for name, value in sorted(report["features"]["attribute_r2"].items(), key=lambda it: -(it[1] or 0.0)):
         width = round(_WIDEST_BAR_REM * min(max(value or 0.0, 0.0), 1.0), 2)
-        found.append(Readable(name, "not measured" if value is None else f"{value:.2f}", width))
+        thirds = report["features"]["attribute_thirds"][name] or {}
+        right = [show({"value": thirds.get(key)}, "share") for key in ("accuracy", "accuracy_confident")]
+        found.append(Readable(name, "not measured" if value is None else f"{value:.2f}", width, *right))
     return found

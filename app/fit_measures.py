@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from app.fit_scores import Scores, Values
 from app.profile_methods import POOLED
+from persona.diagnostics import scale_ratio
 from persona.evaluation import (
     Measure,
     UserScores,
@@ -22,6 +23,7 @@ from persona.evaluation import (
 from recsys.significance import compare_models
 
 Report = dict[str, Any]
+_RESAMPLES = 500
 
 
 class Tables(NamedTuple):
@@ -32,6 +34,8 @@ class Tables(NamedTuple):
     shuffled: Shape (U,).
     agreed: Shape (U,).
     controversial: Shape (U,).
+    flip: Shape (U,).
+    scale: In units of the split's median. Shape (U,).
     bin_count: Sum over splits. Shape (K, U, C).
     bin_gap: Shape (K, U, C).
     """
@@ -41,6 +45,8 @@ class Tables(NamedTuple):
     shuffled: Values
     agreed: Values
     controversial: Values
+    flip: Values
+    scale: Values
     bin_count: Values
     bin_gap: Values
 
@@ -52,8 +58,14 @@ def gather(by_seed: Sequence[Scores], users: NDArray[np.int64]) -> Tables:
         by_seed: One entry a split.
         users: All users that were measured, ascending. Shape (U,).
     """
-    mean = {name: _mean([(s.users, getattr(s, name)) for s in by_seed], users) for name in Tables._fields[:5]}
-    total = {name: _sum([(s.users, getattr(s, name)) for s in by_seed], users) for name in Tables._fields[5:]}
+    # Each split has pairs and a model of its own, so loudness is comparable within a split alone.
+    by_seed = [part._replace(scale=_relative(part.scale)) for part in by_seed]
+    mean = {
+        name: _mean([(s.users, getattr(s, name)) for s in by_seed], users) for name in Tables._fields[:-2]
+    }
+    total = {
+        name: _sum([(s.users, getattr(s, name)) for s in by_seed], users) for name in Tables._fields[-2:]
+    }
     return Tables(**mean, **total)
 
 
@@ -84,6 +96,8 @@ def measure_methods(
             "agreed": _optional(table.agreed, seed),
             "controversial": _optional(table.controversial, seed),
             "gains": (table.accuracy[-1] - pooled.accuracy[-1]).tolist(),
+            "label_flip": _optional(table.flip, seed),
+            "loudness": _loudness(table.scale, seed),
             "calibration": _calibration(table),
         }
     last = {name: table.accuracy[-1] for name, table in tables.items()}
@@ -114,6 +128,23 @@ def _calibration(table: Tables) -> list[Report]:
          "gap": float(gap[i] / count[i])}
         for i in range(len(count)) if count[i]
     ]  # fmt: skip
+
+
+def _relative(scales: Values) -> Values:
+    """Scales in units of their median; as they are where that is 0."""
+    middle = float(np.median(scales))
+    return scales / middle if middle else scales
+
+
+def _loudness(scales: Values, seed: int) -> Measure | None:
+    """How much louder the tenth loudest user is than the tenth quietest; None where some have no reward at all."""
+    rng = np.random.default_rng(seed)
+    drawn = [scale_ratio(scales[rng.integers(len(scales), size=len(scales))]) for _ in range(_RESAMPLES)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    value = scale_ratio(scales)
+    if not np.isfinite([value, low, high]).all():
+        return None
+    return {"value": value, "ci95": [float(low), float(high)], "n": len(scales)}
 
 
 def _compare(last: Mapping[str, Values], baseline: str, seed: int) -> list[Report]:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
+from torch import Tensor
 
 from app.errors import StoreError
 from app.files import PARTIAL, move_folder, read_json, write_atomically, write_json
@@ -24,6 +26,8 @@ from app.profile_features import prompt_text
 from app.profile_methods import METHODS, POOLED
 from app.store import RECORD, RunStore
 from persona.data.duplicates import prompt_overlap
+from persona.diagnostics import probe_dimensions
+from persona.errors import DataError
 from persona.features import probe_attributes
 
 PROFILES_JSON, PROFILES_HTML, PROFILES, POOL_JSON = "profiles.json", "profiles.html", "profiles", "pool.json"
@@ -152,7 +156,19 @@ def _describe_features(prepared: Prepared, trial: Trial, config: FitConfig) -> R
         "names": list(config.features),
         "columns": trial.scale.replies.dim,
         "attribute_r2": {name: value if np.isfinite(value) else None for name, value in read.items()},
+        "attribute_thirds": {
+            name: _thirds(matrix, named.values[:, [place]], name, config.seed)
+            for place, name in enumerate(named.names)
+        },
     }
+
+
+def _thirds(states: Tensor, values: NDArray[np.float64], name: str, seed: int) -> dict[str, float] | None:
+    """How often the third of an attribute is read right; None for one that has no three parts, such as a rare word."""
+    try:
+        return probe_dimensions(states.cpu(), values, names=[name], seed=seed)[name]
+    except DataError:
+        return None
 
 
 def _portrait(prepared: Prepared, scores: Scores) -> Report:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from app.errors import StoreError
 from app.files import read_json, read_tensors, write_arrays, write_json
 from app.fit_data import Prepared, Trial
-from app.profile_wishes import build_lens, central_wishes, no_pairs
+from app.profile_wishes import build_lens, central_wishes, no_pairs, reward_scales
 from persona.data.comparisons import ComparisonTable, context_pairs
+from persona.diagnostics import flip_cosines
 from persona.evaluation import ACTIVE_VARIANCE, score_users
 from persona.profiles import Profile
 from persona.types import ReplyPairs
@@ -39,6 +40,8 @@ class Scores(NamedTuple):
     controversial: The same on pairs that they judged differently. Shape (U,).
     place: Where the belief lies on its two widest axes. Shape (U, 2).
     wishes: What the belief wants more of than the average user, in logits a deviation. Shape (U, A).
+    flip: Cosine of the latent with that of someone who chose the opposite every time, NaN where it stays zero. (U,).
+    scale: Deviation of the user's log-odds over pairs that are the same for all. Shape (U,).
     """
 
     users: NDArray[np.int64]
@@ -52,6 +55,8 @@ class Scores(NamedTuple):
     controversial: Values
     place: Values
     wishes: Values
+    flip: Values
+    scale: Values
 
 
 def stage_name(method: str, part: int | str) -> str:
@@ -104,6 +109,8 @@ def measure_profile(
         _accuracy_on(profile, trial, trial.controversial, features, users, last, seed),
         _two_axes(white),
         central_wishes(profile, posterior, lens),
+        flip_cosines(profile, pairs),
+        reward_scales(profile, posterior, lens),
     )
     facts = {
         "latent_dim": profile.latent_dim,

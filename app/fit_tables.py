@@ -7,7 +7,7 @@ import numpy as np
 
 from app.fit_terminal import ranked
 from app.fit_words import figures, last_size, title_of, verdict_of
-from app.headlines import show, show_value
+from app.headlines import Unit, show, show_value
 from app.profile_methods import POOLED
 from app.report_tables import Table
 
@@ -52,6 +52,7 @@ def fit_tables(report: Report) -> dict[str, Table]:
                 for name in names
             ],
         ),
+        "diagnostics": _diagnostics(report),
         "methods": Table(
             "What each method is, and what it costs",
             ["method", "name", "source", "latent size", "active axes by split", "fit, s", "new user, ms"],
@@ -171,8 +172,23 @@ def _pairs(report: Report) -> Table:
     return Table(caption, ["method", "foretold, agreed", "foretold, controversial"], rows)
 
 
-def _or_none(measure: Mapping[str, Any] | None) -> str:
-    return "none" if measure is None else show(measure, "share")
+def _diagnostics(report: Report) -> Table:
+    rows = [
+        [
+            title_of(report, name),
+            _or_none(report["methods"][name]["label_flip"], "metric"),
+            _or_none(report["methods"][name]["loudness"], "metric"),
+            show(report["methods"][name]["shuffle_gap"], "points"),
+            ", ".join(map(str, report["methods"][name]["active_units"])),
+        ]
+        for name in ranked(report)
+    ]
+    head = ["method", "flipped labels, cosine", "loudest over quietest", "lost under another's comparisons"]
+    return Table("What may be wrong although the accuracy looks right", [*head, "active axes by split"], rows)
+
+
+def _or_none(measure: Mapping[str, Any] | None, kind: Unit = "share") -> str:
+    return "none" if measure is None else show(measure, kind)
 
 
 def _data(report: Report) -> Table:

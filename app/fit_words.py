@@ -12,6 +12,8 @@ from app.headlines import show, show_value
 from app.profile_methods import POOLED
 
 Report = Mapping[str, Any]
+BLIND = -0.5
+"""Cosine of a belief with that of flipped choices above which the belief hardly minds who won."""
 HARDLY = 0.3
 """R2 below which an attribute can hardly be read from the features."""
 
@@ -71,8 +73,22 @@ def sentences(report: Report) -> list[str]:
         *_who_serves_best(report),
         *_how_even(report),
         *_what_it_knows(report),
+        *_what_it_minds(report),
         *_what_features_hold(report),
         *facts_of(report),
+    ]
+
+
+def diagnostics_meanings(report: Report) -> list[str]:
+    """What each diagnostic of the page means, a sentence each."""
+    return [
+        "Flipped labels: the cosine between what a user's choices make a method believe and what the opposite choices "
+        "would; near -1 it reads who won, near +1 only what was asked about. None where no belief moves.",
+        "Loudest over quietest: how far users' log-odds spread over the same pairs of replies, the 90 % quantile of "
+        "users over the 10 % one; a policy that is trained on such rewards follows the loud ones.",
+        f"Lost under another's comparisons: what remains of the accuracy after {last_size(report)} comparisons is not "
+        "knowledge of the user if nothing is lost.",
+        "Active axes: directions along which beliefs about users really differ; none means that all users are one.",
     ]
 
 
@@ -171,6 +187,18 @@ def _what_it_knows(report: Report) -> list[str]:
         ]
     return [
         f"Shown another user's comparisons instead, it changes by {change}: it hardly knows one user from another."
+    ]
+
+
+def _what_it_minds(report: Report) -> list[str]:
+    """A warning where the best method's beliefs follow what was asked about more than who won."""
+    best = report["best"]["name"]
+    flip = report["methods"][best]["label_flip"]
+    if flip is None or flip["value"] < BLIND:
+        return []
+    return [
+        f"Its beliefs hardly mind who won: after the opposite choices they point the same way (cosine "
+        f"{show(flip, 'metric')}, where -1 is right), so they rest on what was asked about."
     ]
 
 

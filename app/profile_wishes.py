@@ -155,6 +155,16 @@ def central_wishes(profile: Profile, posterior: Posterior, lens: Lens) -> Values
 
 
 @torch.no_grad()
+def reward_scales(profile: Profile, posterior: Posterior, lens: Lens) -> Values:
+    """How loud each user is: the deviation of their log-odds over the lens's pairs. Shape (B,)."""
+    parts = [
+        log_odds(profile, _rows(posterior, slice(start, start + _USERS_AT_ONCE)), lens.first, lens.second)
+        for start in range(0, len(posterior.mean), _USERS_AT_ONCE)
+    ]
+    return np.concatenate([*(part.std(1).cpu().numpy() for part in parts), np.zeros(0)])
+
+
+@torch.no_grad()
 def average_user(profile: Profile, lifted: Tensor) -> Posterior:
     """The average user, as certain as one can be: one row.
 

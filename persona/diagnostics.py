@@ -34,6 +34,24 @@ class ScaleSpread(NamedTuple):
 
 
 @torch.no_grad()
+def flip_cosines(profile: Profile, pairs: ReplyPairs) -> Values:
+    """Cosine between each user's latent and that of someone who chose the opposite every time.
+
+    Args:
+        profile: What is judged.
+        pairs: What B users chose, with lifted features. Shape (B, P, L).
+
+    Returns:
+        Shape (B,), -1..1; NaN for a user whose latent stays zero.
+    """
+    own, flipped = profile.encode(pairs).mean.double(), profile.encode(pairs.swapped).mean.double()
+    moved = torch.minimum(own.norm(dim=1), flipped.norm(dim=1)) > _LEAST_NORM
+    cosine = torch.nn.functional.cosine_similarity(own, flipped, dim=1)
+    values: Values = torch.where(moved, cosine, torch.nan).cpu().numpy()
+    return values
+
+
+@torch.no_grad()
 def label_flip_cosine(
     profile: Profile, context: ComparisonTable, features: Tensor, *, k: int, seed: int
 ) -> Measure:
@@ -54,15 +72,13 @@ def label_flip_cosine(
     """
     users = context.user_ids
     pairs = context_pairs(context, profile.lift(features), users, k, np.random.default_rng(seed))
-    own, flipped = profile.encode(pairs).mean.double(), profile.encode(pairs.swapped).mean.double()
-    moved = torch.minimum(own.norm(dim=1), flipped.norm(dim=1)) > _LEAST_NORM
-    if not moved.any():
+    cosines = flip_cosines(profile, pairs)
+    if np.isnan(cosines).all():
         raise DataError(
             f"Some user's latent must move by {k} choices; got none of {len(users)}. The profile has collapsed, or has "
             "no latent."
         )
-    cosine = torch.nn.functional.cosine_similarity(own, flipped, dim=1)
-    return bootstrap_mean(torch.where(moved, cosine, torch.nan).cpu().numpy(), seed)
+    return bootstrap_mean(cosines, seed)
 
 
 @torch.no_grad()
@@ -92,8 +108,21 @@ def reward_scale_spread(
     chosen, rejected = (side.expand(len(users), *side.shape) for side in sides)
     asked = ReplyPairs(chosen, rejected, torch.ones(chosen.shape[:2], dtype=torch.bool, device=lifted.device))
     scales = torch.logit(profile.predict(belief, asked).double(), eps=1e-9).std(1).cpu().numpy()
+    return ScaleSpread(scale_ratio(scales), scales)
+
+
+def scale_ratio(scales: Values) -> float:
+    """The 90 % quantile of users' reward scales over the 10 % one; infinite where the latter is 0.
+
+    Args:
+        scales: Deviation of each user's log-odds over the same pairs. Shape (U,), at least one user.
+
+    Example:
+        >>> scale_ratio(np.array([2.0, 2.0, 2.0]))
+        1.0
+    """
     low, high = np.quantile(scales, [0.1, 0.9])
-    return ScaleSpread(float(high / low) if low > 0 else float("inf"), scales)
+    return float(high / low) if low > 0 else float("inf")
 
 
 class Probe(NamedTuple):

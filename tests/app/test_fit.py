@@ -11,6 +11,8 @@ from plotly.offline import get_plotlyjs
 from app.errors import ConfigError, StoreError
 from app.fit_report import PROFILES_HTML
 from app.fit_scores import read_scores
+from app.fit_words import _what_it_minds, diagnostics_meanings
+from app.headlines import show
 from app.profile_files import load_profile
 from app.profile_methods import METHODS, Material, Method
 from persona.errors import DataError
@@ -89,6 +91,30 @@ def test_the_page_answers_first_and_loads_nothing(done: FinishedFit) -> None:
     assert text.index(first.replace("'", "&#39;")) < text.index(
         "<li>Hierarchical Bayes" if "hier" in report["best"]["name"] else "<li>"
     )
+
+
+@pytest.mark.integration
+def test_diagnostics_stand_beside_the_accuracy_with_their_meaning(done: FinishedFit) -> None:
+    methods = done.report["methods"]
+    assert methods["pooled"]["label_flip"] is None  # nothing that could flip
+    assert methods["pooled"]["loudness"]["value"] == pytest.approx(1.0)  # all users are the same one
+    own = methods["hierarchical"]
+    assert own["label_flip"]["value"] < -0.8 and own["label_flip"]["n"] > 5
+    assert own["loudness"]["value"] > 1.0 and own["loudness"]["ci95"][0] <= own["loudness"]["value"]
+    thirds = done.report["features"]["attribute_thirds"]
+    assert thirds["brevity"]["accuracy"] > 0.8 and set(thirds) == set(done.report["features"]["attribute_r2"])
+    text = (done.out / PROFILES_HTML).read_text()
+    for meaning in diagnostics_meanings(done.report):
+        assert meaning.split(":")[0] in text
+    assert show(own["label_flip"], "metric") in text
+
+
+def test_a_best_method_that_does_not_mind_who_won_is_told() -> None:
+    flip = {"value": 0.9, "ci95": [0.8, 1.0], "n": 9}
+    report = {"best": {"name": "vpl"}, "methods": {"vpl": {"label_flip": flip}}}
+    assert _what_it_minds(report)[0].startswith("Its beliefs hardly mind who won: ")
+    flip["value"] = -0.9
+    assert _what_it_minds(report) == []
 
 
 @pytest.mark.integration

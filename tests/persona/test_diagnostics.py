@@ -3,7 +3,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from persona.diagnostics import fit_probe, label_flip_cosine, probe_dimensions, reward_scale_spread
+from persona.data.comparisons import context_pairs
+from persona.diagnostics import (
+    fit_probe,
+    flip_cosines,
+    label_flip_cosine,
+    probe_dimensions,
+    reward_scale_spread,
+    scale_ratio,
+)
 from persona.errors import DataError, ShapeError
 from persona.profiles import HierarchicalBayes, PooledReward
 from persona.types import Posterior, ReplyPairs
@@ -30,6 +38,11 @@ def test_an_encoder_that_reads_labels_turns_round_when_they_are_flipped() -> Non
     same = label_flip_cosine(blind, data.table, data.features, k=8, seed=0)
     assert opposite["value"] == pytest.approx(-1.0, abs=1e-3)
     assert same["value"] == pytest.approx(1.0, abs=1e-3)
+    pairs = context_pairs(data.table, data.features, data.table.user_ids[:3], 8)
+    unknown = pairs.keep(torch.tensor([[True], [True], [False]]))
+    assert flip_cosines(reads, unknown).tolist() == pytest.approx(
+        [-1.0, -1.0, float("nan")], nan_ok=True, abs=1e-3
+    )
     with pytest.raises(DataError, match="must move by 8 choices; got none of 20"):
         label_flip_cosine(PooledReward(torch.ones(40), 1.0), data.table, data.features, k=8, seed=0)
 
@@ -47,6 +60,11 @@ def test_loud_users_are_seen_and_equal_ones_are_not() -> None:
 
     spread = reward_scale_spread(Loud(torch.ones(40), 1.0), data.table, data.features, k=4, seed=0)
     assert spread.ratio == pytest.approx(4.0, rel=1e-4)
+
+
+def test_the_ratio_of_scales_is_that_of_the_outer_tenths() -> None:
+    assert scale_ratio(np.arange(1.0, 12.0)) == pytest.approx(10.0 / 2.0)  # quantiles of 1..11 at 10 and 90 %
+    assert scale_ratio(np.zeros(3)) == float("inf")
 
 
 def test_probes_read_what_is_there_and_know_where_they_are_unsure() -> None:
