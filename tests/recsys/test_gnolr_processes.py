@@ -19,8 +19,8 @@ from accelerate.state import AcceleratorState
 from recsys.features import FeatureTable
 from recsys.models.gnolr import Gnolr
 from recsys.models.towers import Towers
-from recsys.recipes import gnolr
 from recsys.recipes.gnolr import GnolrConfig, train
+from recsys.recipes.gnolr_training import Training
 from recsys.types import Histories, Ints, histories_from_log
 from tests.helpers.ordinal_log import make_ordinal_world
 from tests.helpers.slow_gnolr import draw_table
@@ -148,15 +148,15 @@ def work(folder: Path, rank: int, processes: int, *, is_large: bool) -> None:
     accelerator = Accelerator(cpu=True)
     assert accelerator.num_processes == processes
     batches: list[list[list[int]]] = []
-    share = gnolr._Training._my_share
+    share = Training._my_share
 
-    def spy(training: gnolr._Training, whole: list[Ints]) -> list[Ints]:
+    def spy(training: Training, whole: list[Ints]) -> list[Ints]:
         mine = share(training, whole)
         batches.append([users.tolist() for users in mine])
         return mine
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gnolr._Training, "_my_share", spy)
+        patch.setattr(Training, "_my_share", spy)
         if is_large:
             shrink_limit(patch)
         model, rows = fit(accelerator=accelerator)
