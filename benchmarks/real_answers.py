@@ -101,13 +101,15 @@ def read_answers(path: Path, encoder: str, cache: Path) -> Answers:
     return Answers(prompt_of, blocks, asked, np.column_stack([_measure(replies), cosine]))
 
 
-def draw_trial(answers: Answers, *, train_users: int, unseen_users: int, seed: int) -> Trial:
+def draw_trial(
+    answers: Answers, *, train_users: int, unseen_users: int, seed: int, comparisons: int = COMPARISONS
+) -> Trial:
     """Users of one seed: half of the prompts to train on, a quarter for contexts, a quarter to foretell."""
     users = simulate_users(
         answers.values,
         answers.prompt_of,
         users=train_users + unseen_users,
-        comparisons=COMPARISONS,
+        comparisons=comparisons,
         seed=seed,
         temperature=TEMPERATURE,
     )
