@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from simulators.types import Dialogue, Feedback, ItemCard, StopReason, Turn, Utterance
+from simulators.types import Confirmation, Dialogue, Feedback, ItemCard, StopReason, Turn, Utterance
 
 
 def dialogue_to_json(dialogue: Dialogue) -> dict[str, Any]:
@@ -23,6 +23,7 @@ def dialogue_to_json(dialogue: Dialogue) -> dict[str, Any]:
                 "complaint": turn.feedback.complaint,
                 "next": _spoken(turn.feedback.utterance),
                 "stop": turn.feedback.stop,
+                **_confirmed(turn.feedback.confirmation),
             }
             for turn in dialogue.turns
         ],
@@ -40,15 +41,24 @@ def dialogue_from_json(saved: Mapping[str, Any]) -> Dialogue:
             utterance=Utterance(**row["next"]),
             complaint=(complaint[0], complaint[1]) if complaint else None,
             stop=_stop(row["stop"]),
+            confirmation=Confirmation(**row["confirmation"]) if "confirmation" in row else None,
         )
         card = ItemCard(row["item"], row["title"], row["facts"])
         turns.append(Turn(Utterance(**row["user"]), card, Utterance(**row["reply"]), feedback))
     return Dialogue(saved["user"], tuple(turns), _stop(saved["stop"]))
 
 
-def _spoken(utterance: Utterance) -> dict[str, str]:
-    said = {"raw": utterance.raw, "text": utterance.text}
-    return said if utterance.failure is None else {**said, "failure": utterance.failure}
+def _confirmed(confirmation: Confirmation | None) -> dict[str, Any]:
+    if confirmation is None:
+        return {}
+    return {"confirmation": {"scores": dict(confirmation.scores), "reasons": dict(confirmation.reasons)}}
+
+
+def _spoken(utterance: Utterance) -> dict[str, Any]:
+    said: dict[str, Any] = {"raw": utterance.raw, "text": utterance.text}
+    if utterance.failure is not None:
+        said["failure"] = utterance.failure
+    return {**said, "masked": True} if utterance.masked else said
 
 
 def _stop(value: str | None) -> StopReason | None:

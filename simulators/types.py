@@ -6,6 +6,7 @@ Levels of interest, everywhere: 0 ignored, 1 opened, 2 saved, 3 watched, 4 loved
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 LEVELS = ("ignored", "opened", "saved", "watched", "loved")
 SUCCESS_LEVEL = 3
@@ -43,11 +44,42 @@ class Utterance:
         raw: As generated; a small model leaves slots such as `<title>` for the agent to fill.
         text: As shown, every slot filled. Equal to `raw` for a model that writes facts by itself.
         failure: Why the speaker's model gave no words, in one sentence; None where it gave some.
+        masked: Whether a title that the speaker must not tell stood here and was blanked out, in `raw` too.
     """
 
     raw: str
     text: str
     failure: str | None = None
+    masked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmation:
+    """How one turn met its user's expectation, by dimension, and why.
+
+    Attributes:
+        scores: By name, such as recommendation 0..5 (0 where none was made, which no mean counts), action 1..5 and
+            expression 0..5, with the points that each fault cost it.
+        reasons: The user's reason in words, by name; a dimension without one is left out.
+    """
+
+    scores: Mapping[str, float]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+class Decision(NamedTuple):
+    """What a user decides about one reply, before any words.
+
+    level: Interest, 0..4.
+    satisfaction: Own rating of the turn, 1..5.
+    complaint: The attribute of the reply that was most off and the sign of what was heard, or None if content.
+    utility: Worth of item and reply to the user, true where a world knows it, for measuring only.
+    """
+
+    level: int
+    satisfaction: float
+    complaint: tuple[str, int] | None
+    utility: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +92,7 @@ class Feedback:
         utterance: What the user says next.
         complaint: What was wrong with the reply's wording, as (attribute, sign of what was heard), if anything was.
         stop: Why the user ends the dialogue here, or None to go on.
+        confirmation: Scores by dimension with reasons, from a user who gives them.
     """
 
     level: int
@@ -67,6 +100,7 @@ class Feedback:
     utterance: Utterance
     complaint: tuple[str, int] | None = None
     stop: StopReason | None = None
+    confirmation: Confirmation | None = None
 
 
 @dataclass(frozen=True, slots=True)
