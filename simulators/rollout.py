@@ -7,18 +7,17 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from persona.types import Condition
-from simulators.agent import Recommender
+from simulators.protocols import Agent, SimulatedUser
 from simulators.randomness import keyed_seeds
 from simulators.types import Dialogue, StopReason, Turn
-from simulators.users.film_viewers import FilmViewers
 
 _REPLY = 101
 
 
 def rollout(
     users: Sequence[int],
-    agent: Recommender,
-    viewers: FilmViewers,
+    agent: Agent,
+    viewers: SimulatedUser,
     *,
     histories: csr_array,
     condition: Condition | None,

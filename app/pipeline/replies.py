@@ -18,8 +18,8 @@ from recsys.columns import ITEM
 from simulators.grounding import banned_slots, fill, reply_attributes, slot_values, whole_sentences
 from simulators.prompts import Message, recommender_prompt
 from simulators.randomness import keyed_seeds
-from simulators.types import SUCCESS_LEVEL, Feedback, ItemCard, Turn, Utterance
-from simulators.users.film_viewers import Decision, open_dialogues, say_reactions
+from simulators.types import SUCCESS_LEVEL, Decision, Feedback, ItemCard, Turn, Utterance
+from simulators.users.film_viewers import open_dialogues, say_reactions
 
 _TRAIN_SHARE = 0.75
 _HIDDEN_DIM = 24

@@ -23,8 +23,8 @@ from persona.types import Condition
 from simulators.agent import Recommender
 from simulators.prompts import Message
 from simulators.randomness import keyed_seeds
-from simulators.types import Dialogue, Turn, Utterance
-from simulators.users.film_viewers import Decision, FilmViewers
+from simulators.types import Decision, Dialogue, Turn, Utterance
+from simulators.users.film_viewers import FilmViewers
 
 _REWRITE = 211
 

@@ -5,7 +5,6 @@ turn; the words come from any `ChatModel`. So a turn can be decided again for an
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,28 +14,13 @@ from simulators.chat.model import ChatModel
 from simulators.grounding import banned_slots, reply_attributes, spoken
 from simulators.prompts import viewer_opening_prompt, viewer_reaction_prompt
 from simulators.randomness import keyed_seeds, keyed_uniforms
-from simulators.types import SUCCESS_LEVEL, Dialogue, Feedback, ItemCard, StopReason, Utterance
+from simulators.types import SUCCESS_LEVEL, Decision, Dialogue, Feedback, ItemCard, StopReason, Utterance
 from simulators.world.oracle import Oracle
 
 _WISH, _LEVEL, _RATING, _WORDS, _OPENING = range(5)
 _TEMPERATURE = 0.7
 _SATISFIED = 4.0
 _DISSATISFIED = 2.0
-
-
-class Decision(NamedTuple):
-    """What a user decides about one reply, before any words.
-
-    level: Interest, 0..4.
-    satisfaction: Own rating of the turn, 1..5.
-    complaint: The attribute of the reply that was most off and the sign of what was heard, or None if content.
-    utility: True worth of item and reply to the user, for measuring only.
-    """
-
-    level: int
-    satisfaction: float
-    complaint: tuple[str, int] | None
-    utility: float
 
 
 def open_dialogues(
