@@ -41,7 +41,7 @@ class SimulatedUser(Protocol):
         """What each user makes of the reply to its latest words, and whether it stops.
 
         Args:
-            dialogues: N dialogues so far, without the turn that is reacted to.
+            dialogues: N dialogues so far, without the turn that is reacted to; `Dialogue.said` is what was answered.
             cards: Item shown in each.
             replies: Reply shown in each.
             seed: Seed of the simulation.
@@ -53,8 +53,7 @@ class SimulatedUser(Protocol):
 
     def decide(
         self,
-        users: Sequence[int],
-        turns: Sequence[int],
+        dialogues: Sequence[Dialogue],
         cards: Sequence[ItemCard],
         replies: Sequence[Utterance],
         *,
@@ -63,8 +62,7 @@ class SimulatedUser(Protocol):
         """What users decide about replies, without a word: the same user, turn and seed meet the same luck.
 
         Args:
-            users: Row of the user in the population, one a reply.
-            turns: Index of the turn in its dialogue, from 0.
+            dialogues: N dialogues as they stood before the replies; `Dialogue.before` gives them.
             cards: Item shown.
             replies: Reply shown.
             seed: Seed of the simulation.

@@ -43,7 +43,7 @@ def rollout(
     """
     said = viewers.open(users, seed=seed)
     dialogues = [
-        Dialogue(user, stop=StopReason.MODEL_FAILED if words.failure else None)
+        Dialogue(user, stop=StopReason.MODEL_FAILED if words.failure else None, opening=words)
         for user, words in zip(users, said, strict=True)
     ]
     live = [i for i, dialogue in enumerate(dialogues) if dialogue.stop is None]
@@ -57,7 +57,8 @@ def rollout(
         feedback = viewers.react(now, cards, replies, seed=seed)
         for i, card, reply, reaction in zip(live, cards, replies, feedback, strict=True):
             turn = Turn(said[i], card, reply, reaction)
-            dialogues[i] = replace(dialogues[i], turns=(*dialogues[i].turns, turn), stop=reaction.stop)
+            turns = (*dialogues[i].turns, turn)
+            dialogues[i] = replace(dialogues[i], turns=turns, stop=reaction.stop, opening=None)
             said[i] = reaction.utterance
         live = [i for i in live if dialogues[i].stop is None]
         if progress:

@@ -11,6 +11,7 @@ def dialogue_to_json(dialogue: Dialogue) -> dict[str, Any]:
     return {
         "user": int(dialogue.user),
         "stop": dialogue.stop,
+        **({} if dialogue.opening is None else {"opening": _spoken(dialogue.opening)}),
         "turns": [
             {
                 "user": _spoken(turn.user),
@@ -45,7 +46,8 @@ def dialogue_from_json(saved: Mapping[str, Any]) -> Dialogue:
         )
         card = ItemCard(row["item"], row["title"], row["facts"])
         turns.append(Turn(Utterance(**row["user"]), card, Utterance(**row["reply"]), feedback))
-    return Dialogue(saved["user"], tuple(turns), _stop(saved["stop"]))
+    opening = Utterance(**saved["opening"]) if "opening" in saved else None
+    return Dialogue(saved["user"], tuple(turns), _stop(saved["stop"]), opening)
 
 
 def _confirmed(confirmation: Confirmation | None) -> dict[str, Any]:

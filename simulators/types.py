@@ -121,8 +121,21 @@ class Dialogue:
         user: Row of the user in the population.
         turns: Finished exchanges.
         stop: Why it ended; None while it is going on.
+        opening: What the user said first, while nothing has come of it; None once there are turns, which hold it.
     """
 
     user: int
     turns: tuple[Turn, ...] = ()
     stop: StopReason | None = None
+    opening: Utterance | None = None
+
+    @property
+    def said(self) -> Utterance | None:
+        """What the user said last; None before the first word."""
+        return self.turns[-1].feedback.utterance if self.turns else self.opening
+
+    def before(self, turn: int) -> "Dialogue":
+        """The dialogue as it stood when the user had spoken and turn number `turn`, from 0, was to come."""
+        if turn == 0:
+            return Dialogue(self.user, opening=self.turns[0].user if self.turns else self.opening)
+        return Dialogue(self.user, self.turns[:turn])

@@ -92,8 +92,7 @@ def _talk(run: RunContext, out: Path, agent: Recommender, condition: Condition |
 def _per_user(run: RunContext, dialogues: Sequence[Dialogue]) -> dict[str, NDArray[np.float64]]:
     turns = [(d, i, t) for d in dialogues for i, t in enumerate(d.turns)]
     decisions = viewers_of(run).decide(
-        [d.user for d, _, _ in turns],
-        [i for _, i, _ in turns],
+        [d.before(i) for d, i, _ in turns],
         [t.card for _, _, t in turns],
         [t.reply for _, _, t in turns],
         seed=run.seed("unseen dialogues"),

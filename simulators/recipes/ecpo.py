@@ -76,8 +76,8 @@ def short_turns(dialogues: Sequence[Dialogue], agent: Recommender, threshold: fl
     for row, dialogue in enumerate(dialogues):
         for index, turn in enumerate(dialogue.turns):
             if turn.feedback.satisfaction <= threshold:
-                earlier = Dialogue(dialogue.user, dialogue.turns[:index])
-                found.append(ShortTurn(row, index, turn, agent.prompt(earlier, turn.user, turn.card)))
+                prompt = agent.prompt(dialogue.before(index), turn.user, turn.card)
+                found.append(ShortTurn(row, index, turn, prompt))
     return found
 
 
@@ -126,10 +126,9 @@ def rewrite_turns(
     cards = [s.turn.card for s in tries]
     seeds = keyed_seeds(seed, np.asarray(users), when, number, _REWRITE)
     replies = agent.word([s.prompt for s in tries], cards, steered, seeds=seeds)
-    after = viewers.decide(users, when, cards, replies, seed=seed)
+    after = viewers.decide([dialogues[s.row].before(s.number) for s in tries], cards, replies, seed=seed)
     before = viewers.decide(
-        [dialogues[s.row].user for s in short],
-        [s.number for s in short],
+        [dialogues[s.row].before(s.number) for s in short],
         [s.turn.card for s in short],
         [s.turn.reply for s in short],
         seed=seed,

@@ -116,8 +116,7 @@ class FilmViewers:
 
     def decide(
         self,
-        users: Sequence[int],
-        turns: Sequence[int],
+        dialogues: Sequence[Dialogue],
         cards: Sequence[ItemCard],
         replies: Sequence[Utterance],
         *,
@@ -126,13 +125,13 @@ class FilmViewers:
         """Decide about one reply a row; the same user, turn and seed meet the same luck whatever the reply.
 
         Args:
-            users: Row of the user in the population, one a row.
-            turns: Index of the turn in its dialogue, from 0.
+            dialogues: As they stood before the reply; only the user and the number of turns matter.
             cards: Item shown.
             replies: Reply shown.
             seed: Seed of the simulation.
         """
-        who, when = np.asarray(users), np.asarray(turns)
+        who = np.asarray([dialogue.user for dialogue in dialogues], np.int64)
+        when = np.asarray([len(dialogue.turns) for dialogue in dialogues], np.int64)
         items = np.asarray([card.item for card in cards])
         attributes = self._scale(reply_attributes(replies, cards))
         style = self._oracle.reply_utility(who, attributes)
@@ -156,7 +155,7 @@ class FilmViewers:
         """Decide about one reply a dialogue and say so in words."""
         users = [dialogue.user for dialogue in dialogues]
         turns = [len(dialogue.turns) for dialogue in dialogues]
-        decisions = self.decide(users, turns, cards, replies, seed=seed)
+        decisions = self.decide(dialogues, cards, replies, seed=seed)
         stops = [self._stop(d, made) for d, made in zip(dialogues, decisions, strict=True)]
         said = say_reactions(
             self._chat,

@@ -48,7 +48,7 @@ def test_only_rewrites_that_are_rated_higher_under_the_same_luck_are_accepted(
         turn = rewrite.short.turn
         assert rewrite.before.satisfaction == turn.feedback.satisfaction
         again = VIEWERS.decide(
-            [USERS[rewrite.short.row]], [rewrite.short.number], [turn.card], [rewrite.reply], seed=5
+            [dialogues[rewrite.short.row].before(rewrite.short.number)], [turn.card], [rewrite.reply], seed=5
         )
         assert again[0].satisfaction == rewrite.after.satisfaction > turn.feedback.satisfaction
 

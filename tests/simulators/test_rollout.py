@@ -77,8 +77,7 @@ def test_company_does_not_change_a_dialogue(dialogues: list[Dialogue]) -> None:
 def test_deciding_again_under_the_same_luck_decides_the_same(dialogues: list[Dialogue]) -> None:
     turns = [(d, i, t) for d in dialogues for i, t in enumerate(d.turns)]
     again = VIEWERS.decide(
-        [d.user for d, _, _ in turns],
-        [i for _, i, _ in turns],
+        [d.before(i) for d, i, _ in turns],
         [t.card for _, _, t in turns],
         [t.reply for _, _, t in turns],
         seed=3,
@@ -130,5 +129,5 @@ def test_a_dialogue_whose_model_fails_is_marked_and_none_is_lost() -> None:
     assert [d.user for d in found] == USERS
     failed = [d for d in found if d.stop is StopReason.MODEL_FAILED]
     assert any(not d.turns for d in failed) and any(d.turns for d in failed)
-    assert all(d.turns[-1].feedback.utterance.failure for d in failed if d.turns)
+    assert all(d.said is not None and d.said.failure for d in failed)
     assert [dialogue_from_json(dialogue_to_json(d)) for d in found] == found

@@ -30,3 +30,16 @@ def test_a_transcript_without_them_is_as_it_always_was() -> None:
     saved = dialogue_to_json(dialogue(Feedback(0, 2.0, Utterance("No.", "No."))))["turns"][0]
     assert "confirmation" not in saved
     assert saved["next"] == {"raw": "No.", "text": "No."}
+
+
+def test_words_that_nothing_came_of_are_kept() -> None:
+    dead = Dialogue(2, stop=StopReason.MODEL_FAILED, opening=Utterance("", "", "the endpoint did not answer"))
+    assert dialogue_from_json(json.loads(json.dumps(dialogue_to_json(dead)))) == dead
+    assert dead.said == dead.opening
+
+
+def test_a_dialogue_is_met_again_as_it_stood() -> None:
+    whole = dialogue(Feedback(0, 2.0, Utterance("No.", "No.")))
+    assert whole.before(0) == Dialogue(7, opening=whole.turns[0].user)
+    assert whole.before(1).said == whole.said == Utterance("No.", "No.")
+    assert Dialogue(7).said is None
