@@ -1,0 +1,86 @@
+"""A simulated user that knows the title it is after must not say it: finding titles in speech, and blanking them out.
+
+Titles are compared as words without case and punctuation, and nearly equal runs of words count too, since a model may
+misspell what it gives away. A title of one word is found only as it is written, for "Heat" is a film and heat is not.
+"""
+
+import re
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+
+from simulators.types import Dialogue, Utterance
+
+MASK = "that one"
+"""What stands in the place of a title."""
+
+_NEARLY = 0.9
+_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+_YEAR = re.compile(r"\s*\(\d{4}\)\s*$")
+_ARTICLES = frozenset({"a", "an", "the"})
+
+Span = tuple[int, int]
+
+
+def names_title(text: str, title: str) -> bool:
+    """Whether the text says the title, or nearly so.
+
+    Args:
+        text: What somebody said.
+        title: A title; a year in brackets at its end and an article at its start are not needed to give it away.
+    """
+    return bool(_title_spans(text, title))
+
+
+def mask_title(text: str, title: str) -> str:
+    """The text with every saying of the title replaced by `MASK`."""
+    for start, end in reversed(_title_spans(text, title)):
+        text = text[:start] + MASK + text[end:]
+    return text
+
+
+def masked(utterance: Utterance, title: str) -> Utterance:
+    """The utterance without the title in either of its texts, and marked; itself where it does not say the title."""
+    if not (names_title(utterance.text, title) or names_title(utterance.raw, title)):
+        return utterance
+    raw, text = mask_title(utterance.raw, title), mask_title(utterance.text, title)
+    return Utterance(raw, text, utterance.failure, masked=True)
+
+
+def masked_share(dialogues: Sequence[Dialogue]) -> float:
+    """Share of dialogues in which a title had to be blanked out; all dialogues count, failed ones too. 0 for none."""
+    leaky = [
+        any(turn.user.masked or turn.feedback.utterance.masked for turn in dialogue.turns)
+        for dialogue in dialogues
+    ]
+    return sum(leaky) / max(len(leaky), 1)
+
+
+def _title_spans(text: str, title: str) -> list[Span]:
+    """Where the title is said: disjoint spans of characters, in order."""
+    wanted = [match[0] for match in _WORD.finditer(_YEAR.sub("", title))]
+    if len(wanted) > 1 and wanted[0].lower() in _ARTICLES:
+        wanted = wanted[1:]
+    if not wanted:
+        return []
+    words = list(_WORD.finditer(text))
+    spans: list[Span] = []
+    start = 0
+    while start + len(wanted) <= len(words):
+        run = words[start : start + len(wanted)]
+        if _same([match[0] for match in run], wanted):
+            led = start > 0 and len(wanted) > 1 and words[start - 1][0].lower() in _ARTICLES
+            spans.append((words[start - led].start(), run[-1].end()))
+            start += len(wanted)
+        else:
+            start += 1
+    return spans
+
+
+def _same(said: Sequence[str], wanted: Sequence[str]) -> bool:
+    if len(wanted) == 1:
+        return said[0] == wanted[0]
+    left, right = " ".join(said).casefold(), " ".join(wanted).casefold()
+    if left == right:
+        return True
+    matcher = SequenceMatcher(None, left, right, autojunk=False)
+    return matcher.real_quick_ratio() >= _NEARLY and matcher.ratio() >= _NEARLY
