@@ -19,3 +19,36 @@ class UnknownUserError(SimulatorError, KeyError):
     def __str__(self) -> str:
         """The plain sentence; `KeyError` would quote it."""
         return str(self.args[0])
+
+
+class CacheError(SimulatorError, ValueError):
+    """A response cache that cannot be read from or written to."""
+
+
+class ChatError(SimulatorError, ValueError):
+    """Arguments that a chat model cannot be asked with."""
+
+
+class EndpointError(SimulatorError, ValueError):
+    """An endpoint that cannot be asked at all, or settings that it cannot be asked with."""
+
+
+class MissingDependency(SimulatorError, ImportError):
+    """An optional package that is not installed.
+
+    Args:
+        package: Name of the package.
+        needed_for: What asks for it, as a noun.
+        install: The command that brings it.
+    """
+
+    def __init__(self, package: str, *, needed_for: str, install: str) -> None:
+        super().__init__(f"`{package}` must be installed for {needed_for}; it is not. Run `{install}`.")
+
+
+class MirrorError(SimulatorError, ValueError):
+    """A log, scene or rationale that a model of choices cannot be learned from or asked about."""
+
+
+class PersonaError(SimulatorError, ValueError):
+    """Personas that are malformed, or that do not fit the users that are asked for."""

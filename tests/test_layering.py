@@ -90,7 +90,7 @@ def declared(project: dict[str, object]) -> set[str]:
     assert isinstance(extras, dict) and isinstance(project["dependencies"], list)
     return {
         re.split(r"[^\w.-]", line)[0].lower()
-        for line in chain(project["dependencies"], extras["ray"], extras["baselines"])
+        for line in chain(project["dependencies"], extras["ray"], extras["llm"], extras["baselines"])
     }
 
 
