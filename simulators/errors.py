@@ -52,3 +52,7 @@ class MirrorError(SimulatorError, ValueError):
 
 class PersonaError(SimulatorError, ValueError):
     """Personas that are malformed, or that do not fit the users that are asked for."""
+
+
+class FaithfulnessError(SimulatorError, ValueError):
+    """Simulated or real behaviour that cannot be compared as it is."""
