@@ -19,6 +19,7 @@ from torch.nn.functional import log_softmax
 from persona.artefacts import load_artefact, save_artefact
 from persona.errors import DataError, ShapeError
 from persona.profiles.kinds import belief_over_kinds, gaussian_belief, log_weight_points
+from persona.profiles.tilted_weights import read_lifted, tilted_sums
 from persona.types import Posterior, ReplyPairs
 
 
@@ -112,22 +113,14 @@ class MixtureOfRewards(nn.Module):
         Raises:
             ShapeError: Pairs that were not built from lifted features.
         """
-        if pairs.chosen.shape[-1] != 2 * self.n_heads:
-            raise ShapeError(
-                f"Pairs must have {2 * self.n_heads} columns, those of lifted features; got "
-                f"{pairs.chosen.shape[-1]}. Build them from `profile.lift(features)`."
-            )
-        k = self.n_heads
-        # Both replies answer one prompt; the mean of the two keeps a swap exact.
-        return pairs.difference[..., :k], 0.5 * (pairs.chosen + pairs.rejected)[..., k:]
+        return read_lifted(pairs, self.n_heads)
 
     def log_likelihood(self, pairs: ReplyPairs) -> Tensor:
         """Log-probability of each choice under each possible user, differentiable; shape (B, P, S)."""
         margins, log_router = self.read(pairs)
-        router = torch.softmax(log_router, dim=-1)
-        tilt = (self.log_spread.exp() * self.points).exp().T
-        # The softmax over heads of each of S users, as two matrix products instead of (B, P, S, K) weights.
-        probability = ((router * torch.sigmoid(margins)) @ tilt) / (router @ tilt)
+        tilts = self.log_spread.exp() * self.points
+        total, weight = tilted_sums(torch.sigmoid(margins), log_router, tilts)
+        probability = total / weight
         return probability.clamp_min(torch.finfo(probability.dtype).tiny).log()
 
     def encode(self, pairs: ReplyPairs) -> Posterior:

@@ -24,6 +24,7 @@ from persona.data.comparisons import ComparisonTable
 from persona.errors import DataError, ShapeError
 from persona.profiles.kinds import belief_over_kinds, gaussian_belief, log_weight_points
 from persona.profiles.laplace import predictive_probability
+from persona.profiles.tilted_weights import read_lifted, tilted_sums
 from persona.types import Posterior, ReplyPairs
 
 SURE = 0.95
@@ -122,21 +123,13 @@ class PromptWeights(nn.Module):
         Raises:
             ShapeError: Pairs that were not built from lifted features.
         """
-        k = self.n_objectives
-        if pairs.chosen.shape[-1] != 2 * k:
-            raise ShapeError(
-                f"Pairs must have {2 * k} columns, those of lifted features; got {pairs.chosen.shape[-1]}. "
-                "Build them from `profile.lift(features)`."
-            )
-        # Both replies answer one prompt; the mean of the two keeps a swap exact.
-        return pairs.difference[..., :k], 0.5 * (pairs.chosen + pairs.rejected)[..., k:]
+        return read_lifted(pairs, self.n_objectives)
 
     def log_likelihood(self, pairs: ReplyPairs) -> Tensor:
         """Log-probability of each choice under each possible user, differentiable; shape (B, P, S)."""
         gaps, log_weights = self.read(pairs)
-        weights = torch.softmax(log_weights, dim=-1)
-        tilt = (self.log_spread.exp() * self.points).exp().T
-        return logsigmoid(self.log_scale.exp() * ((weights * gaps) @ tilt) / (weights @ tilt))
+        total, weight = tilted_sums(gaps, log_weights, self.log_spread.exp() * self.points)
+        return logsigmoid(self.log_scale.exp() * total / weight)
 
     def encode(self, pairs: ReplyPairs) -> Posterior:
         """Gaussian belief about each user's log-weights h, with the exact posterior's mean and covariance.

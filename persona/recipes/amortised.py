@@ -31,9 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
-from persona.data.comparisons import ComparisonTable, Rows, gather_pairs, sample_episodes
-from persona.data.splits import hold_out_users
-from persona.errors import DataError
+from persona.data.comparisons import ComparisonTable, gather_pairs, sample_episodes
 from persona.objectives.elbo import (
     anneal_beta,
     cyclical_beta,
@@ -47,12 +45,11 @@ from persona.profiles.hierarchical_bayes import fit_hierarchical_bayes
 from persona.profiles.latent import LatentProfile
 from persona.profiles.reward_heads import BilinearHead, ConcatHead
 from persona.profiles.set_encoders import Belief, SymmetricEncoder
+from persona.recipes.held_out import check_users, least_surprised, part_users
 from persona.types import ReplyPairs
 
 Report = Callable[[dict[str, float]], None]
 
-HELD_OUT_REPEATS = 4
-"""Episodes drawn for each held-out user when the number of steps is chosen."""
 CLIP_NORM = 1.0
 """Largest norm of a gradient."""
 STARTED_RATE = 0.05
@@ -167,43 +164,20 @@ def train_amortised(
     Raises:
         DataError: Fewer than four users.
     """
-    if len(table.user_ids) < 4:
-        raise DataError(
-            f"Comparisons must come from at least 4 users; got {len(table.user_ids)}. Collect comparisons of more "
-            "users."
-        )
+    check_users(table)
     report = report or _ignore
     steps = config.steps
     if config.held_out_share > 0 and steps > 0:
-        stay, held_out = hold_out_users(table, config.held_out_share, np.random.default_rng(seed))
-        steps = _choose_steps(table, features, config, stay, held_out, seed=seed, report=report)
+        kept, asked = part_users(table, config.held_out_share, seed=seed)
+        tried = _start(kept, features, config, seed)
+        training = _optimise(tried, kept, features, config, steps=steps, seed=seed)
+        steps = least_surprised(
+            tried, training, asked, features, config, last=steps, seed=seed, report=report
+        ).steps
     profile = _start(table, features, config, seed)
     for figures in _optimise(profile, table, features, config, steps=steps, seed=seed):
         report(figures)
     return profile.eval()
-
-
-def _choose_steps(
-    table: ComparisonTable,
-    features: Tensor,
-    config: AmortisedConfig,
-    stay: Rows,
-    held_out: Rows,
-    *,
-    seed: int,
-    report: Report,
-) -> int:
-    """Number of optimiser steps after which held-out users' choices are likeliest, given their contexts."""
-    kept = table.select(np.isin(table.users, stay))
-    asked = table.select(np.isin(table.users, held_out))
-    profile = _start(kept, features, config, seed)
-    losses = {0: _held_out_loss(profile, asked, features, config, seed)}
-    for figures in _optimise(profile, kept, features, config, steps=config.steps, seed=seed):
-        step = int(figures["step"])
-        if step % config.check_every == 0 or step == config.steps:
-            losses[step] = _held_out_loss(profile, asked, features, config, seed)
-            report({"step": step, "held_out_log_loss": losses[step]})
-    return min(losses, key=lambda step: losses[step])
 
 
 @torch.no_grad()
@@ -332,20 +306,6 @@ def _guidance(profile: AmortisedProfile, belief: Belief, context: ReplyPairs) ->
         opposite = profile.belief(context.swapped)
     shows = context.mask.any(1).to(belief[0])
     return (swap_guidance_loss(*belief, *opposite) * shows).sum() / shows.sum().clamp_min(1.0)
-
-
-@torch.no_grad()
-def _held_out_loss(
-    profile: AmortisedProfile, table: ComparisonTable, features: Tensor, config: AmortisedConfig, seed: int
-) -> float:
-    """Mean negative log-probability of held-out users' targets, the same at every call."""
-    rng = np.random.default_rng((seed, 2))
-    users = np.tile(table.user_ids, HELD_OUT_REPEATS)
-    episodes = sample_episodes(table, users, max_context=config.max_context, max_targets=len(table), rng=rng)
-    target = gather_pairs(table, features, episodes.target)
-    posterior = profile.encode(gather_pairs(table, features, episodes.context))
-    probability = profile.predict(posterior, target)[target.mask]
-    return -probability.clamp_min(torch.finfo(probability.dtype).tiny).log().mean().item()
 
 
 def _ignore(figures: dict[str, float]) -> None:

@@ -5,20 +5,20 @@ to train is chosen on held-out users, with not at all among the choices.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from persona.data.comparisons import ComparisonTable, PaddedRows, Rows, gather_pairs, sample_episodes
+from persona.data.comparisons import ComparisonTable, Episodes, PaddedRows, gather_pairs, sample_episodes
 from persona.objectives.score_gap import logistic_loss, moderated_gap
+from persona.profiles import Profile
+from persona.recipes.held_out import Look, best_look, held_out_episodes, target_surprise
 from persona.types import Posterior, ReplyPairs
 
 Report = Callable[[dict[str, float]], None]
 
-HELD_OUT_REPEATS = 4
-"""Episodes drawn for each held-out user."""
 PATIENCE = 3
 """Looks at held-out users without a better one after which no more steps are tried."""
 
@@ -62,23 +62,11 @@ class EpisodeSettings(Protocol):
         ...
 
 
-class Learner(Protocol):
+class Learner(Profile, Protocol):
     """A profile with weights to train, and log-odds beside its probabilities."""
-
-    def lift(self, features: Tensor) -> Tensor:
-        """From plain features to those that the rest takes."""
-        ...
-
-    def encode(self, pairs: ReplyPairs) -> Posterior:
-        """Belief about each user after a context."""
-        ...
 
     def log_odds(self, posterior: Posterior, asked: ReplyPairs) -> tuple[Tensor, Tensor]:
         """Mean and variance (B, T) of the log-odds of each first reply."""
-        ...
-
-    def predict(self, posterior: Posterior, asked: ReplyPairs) -> Tensor:
-        """Probability (B, T) of each first reply."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
@@ -92,17 +80,6 @@ EpisodeLoss = Callable[[Learner, ReplyPairs, ReplyPairs], Tensor]
 
 GapLoss = Callable[[Tensor], Tensor]
 """From gaps (B, T) between preferred and other replies, in logits, to losses (B, T)."""
-
-
-class Stop(NamedTuple):
-    """When held-out users' choices were likeliest.
-
-    steps: Optimiser steps until then.
-    log_loss: Mean negative log-probability of their targets there, in nats.
-    """
-
-    steps: int
-    log_loss: float
 
 
 def target_loss(loss: GapLoss = logistic_loss) -> EpisodeLoss:
@@ -125,7 +102,7 @@ def choose_steps(
     *,
     seed: int,
     report: Report,
-) -> Stop:
+) -> Look[Learner]:
     """Train `profile` in place and find the number of steps under which other users' choices are likeliest.
 
     Args:
@@ -138,16 +115,15 @@ def choose_steps(
         seed: Draws batches and episodes.
         report: Gets `step` and `held_out_log_loss`.
     """
-    best = Stop(0, held_out_loss(profile, held_out, features, settings, seed=seed))
-    for figures in optimise(profile, table, features, settings, loss, steps=settings.steps, seed=seed):
-        step = int(figures["step"])
-        if step % settings.check_every == 0 or step == settings.steps:
-            here = Stop(step, held_out_loss(profile, held_out, features, settings, seed=seed))
-            report({"step": step, "held_out_log_loss": here.log_loss})
-            best = min(best, here, key=lambda stop: stop.log_loss)
-            if step - best.steps >= PATIENCE * settings.check_every:
-                break
-    return best
+    return best_look(
+        profile,
+        optimise(profile, table, features, settings, loss, steps=settings.steps, seed=seed),
+        lambda tried: held_out_loss(tried, held_out, features, settings, seed=seed),
+        every=settings.check_every,
+        last=settings.steps,
+        report=report,
+        patience=PATIENCE,
+    )
 
 
 def optimise(
@@ -166,8 +142,10 @@ def optimise(
     optimiser = torch.optim.Adam(profile.parameters(), lr=settings.learning_rate)
     for step in range(1, steps + 1):
         batch = rng.choice(users, size=min(settings.users_per_step, len(users)), replace=False)
-        context, target = _draw(profile, table, features, settings, batch, rng, settings.max_targets)
-        value = loss(profile, context, target).mean()
+        episodes = sample_episodes(
+            table, batch, max_context=settings.max_context, max_targets=settings.max_targets, rng=rng
+        )
+        value = loss(profile, *_lifted(profile, table, features, episodes)).mean()
         optimiser.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(profile.parameters(), settings.clip_norm)
@@ -179,26 +157,15 @@ def optimise(
 def held_out_loss(
     profile: Learner, table: ComparisonTable, features: Tensor, settings: EpisodeSettings, *, seed: int
 ) -> float:
-    """Mean negative log-probability of the targets of the users of `table`, in nats; the same at every call."""
-    rng = np.random.default_rng((seed, 2))
-    users = np.tile(table.user_ids, HELD_OUT_REPEATS)
-    context, target = _draw(profile, table, features, settings, users, rng, len(table))
-    probability = profile.predict(profile.encode(context), target)[target.mask]
-    return -probability.clamp_min(torch.finfo(probability.dtype).tiny).log().mean().item()
+    """As `persona.recipes.held_out.held_out_surprise`, lifting the replies of its episodes alone, as training does."""
+    episodes = held_out_episodes(table, max_context=settings.max_context, seed=seed)
+    return target_surprise(profile, *_lifted(profile, table, features, episodes))
 
 
-def _draw(
-    profile: Learner,
-    table: ComparisonTable,
-    features: Tensor,
-    settings: EpisodeSettings,
-    users: Rows,
-    rng: np.random.Generator,
-    max_targets: int,
+def _lifted(
+    profile: Learner, table: ComparisonTable, features: Tensor, episodes: Episodes
 ) -> tuple[ReplyPairs, ReplyPairs]:
-    episodes = sample_episodes(
-        table, users, max_context=settings.max_context, max_targets=max_targets, rng=rng
-    )
+    """Context and target of each episode, with lifted features."""
 
     def lifted(padded: PaddedRows) -> ReplyPairs:
         # Only the replies of this batch are lifted, not all that there are.

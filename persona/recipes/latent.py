@@ -27,8 +27,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from persona.data.comparisons import ComparisonTable, Rows, gather_pairs, sample_episodes
-from persona.data.splits import hold_out_users
+from persona.data.comparisons import ComparisonTable, gather_pairs, sample_episodes
 from persona.errors import DataError
 from persona.objectives.elbo import (
     anneal_beta,
@@ -38,12 +37,10 @@ from persona.objectives.elbo import (
 )
 from persona.profiles.hierarchical_bayes import fit_hierarchical_bayes
 from persona.profiles.latent import LatentProfile
+from persona.recipes.held_out import least_surprised, part_users
 from persona.types import ReplyPairs
 
 Report = Callable[[dict[str, float]], None]
-
-HELD_OUT_REPEATS = 4
-"""Episodes drawn for each held-out user when the number of steps is chosen."""
 
 
 class LatentConfig(BaseModel):
@@ -109,42 +106,22 @@ def train_latent(
             "or collect more."
         )
     report = report or _ignore
-    stay, held_out = hold_out_users(table, config.held_out_share, np.random.default_rng(seed))
-    steps = _choose_steps(table, features, config, stay, held_out, seed=seed, report=report)
-    everyone = table.user_ids
+    steps = config.steps
+    if steps > 0:
+        kept, asked = part_users(table, config.held_out_share, seed=seed)
+        tried = _start(kept, features, config, seed)
+        training = _optimise(tried, kept, features, config, steps=steps, seed=seed)
+        steps = least_surprised(
+            tried, training, asked, features, config, last=steps, seed=seed, report=report
+        ).steps
     profile = _start(table, features, config, seed)
-    for figures in _optimise(profile, table, features, config, everyone, steps=steps, seed=seed):
+    for figures in _optimise(profile, table, features, config, steps=steps, seed=seed):
         report(figures)
     with torch.no_grad():
         rng = np.random.default_rng(seed)
-        shown = sample_episodes(table, everyone, max_context=len(table), max_targets=1, rng=rng).context
+        shown = sample_episodes(table, table.user_ids, max_context=len(table), max_targets=1, rng=rng).context
         profile.align(gather_pairs(table, profile.lift(features), shown))
     return profile.eval()
-
-
-def _choose_steps(
-    table: ComparisonTable,
-    features: Tensor,
-    config: LatentConfig,
-    stay: Rows,
-    held_out: Rows,
-    *,
-    seed: int,
-    report: Report,
-) -> int:
-    """Number of optimiser steps after which held-out users' choices are likeliest, given their contexts."""
-    if config.steps == 0:
-        return 0
-    kept = table.select(np.isin(table.users, stay))
-    asked = table.select(np.isin(table.users, held_out))
-    profile = _start(kept, features, config, seed)
-    losses = {0: _held_out_loss(profile, asked, features, config, seed)}
-    for figures in _optimise(profile, kept, features, config, stay, steps=config.steps, seed=seed):
-        step = int(figures["step"])
-        if step % config.check_every == 0 or step == config.steps:
-            losses[step] = _held_out_loss(profile, asked, features, config, seed)
-            report({"step": step, "held_out_log_loss": losses[step]})
-    return min(losses, key=lambda step: losses[step])
 
 
 def _start(table: ComparisonTable, features: Tensor, config: LatentConfig, seed: int) -> LatentProfile:
@@ -158,13 +135,13 @@ def _optimise(
     table: ComparisonTable,
     features: Tensor,
     config: LatentConfig,
-    users: Rows,
     *,
     steps: int,
     seed: int,
 ) -> Iterator[dict[str, float]]:
     """Train `profile` in place, giving the figures of each optimiser step after it."""
     rng = np.random.default_rng((seed, 1))
+    users = table.user_ids
     optimiser = torch.optim.Adam(profile.parameters(), lr=config.learning_rate)
     for step in range(1, steps + 1):
         batch = rng.choice(users, size=min(config.users_per_step, len(users)), replace=False)
@@ -185,21 +162,6 @@ def _optimise(
         torch.nn.utils.clip_grad_norm_(profile.parameters(), config.clip_norm)
         optimiser.step()
         yield {"step": step, "loss": loss.item(), "kl": kl.mean().item()}
-
-
-@torch.no_grad()
-def _held_out_loss(
-    profile: LatentProfile, table: ComparisonTable, features: Tensor, config: LatentConfig, seed: int
-) -> float:
-    """Mean negative log-probability of held-out users' targets, the same at every call."""
-    rng = np.random.default_rng((seed, 2))
-    users = np.tile(table.user_ids, HELD_OUT_REPEATS)
-    episodes = sample_episodes(table, users, max_context=config.max_context, max_targets=len(table), rng=rng)
-    lifted = profile.lift(features)
-    target = gather_pairs(table, lifted, episodes.target)
-    posterior = profile.encode(gather_pairs(table, lifted, episodes.context))
-    probability = profile.predict(posterior, target)[target.mask]
-    return -probability.clamp_min(torch.finfo(probability.dtype).tiny).log().mean().item()
 
 
 def _ignore(figures: dict[str, float]) -> None:

@@ -26,20 +26,25 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from persona.data.comparisons import ComparisonTable, gather_pairs, rows_of_users
-from persona.data.splits import hold_out_users
-from persona.errors import DataError
 from persona.objectives.hedge import hedge_loss, hedge_target
 from persona.objectives.mixture_of_rewards import mixture_of_rewards_loss
 from persona.profiles.hierarchical_bayes import fit_hierarchical_bayes
 from persona.profiles.kinds import marginal_surprise
 from persona.profiles.mixture_of_rewards import MixtureOfRewards
-from persona.recipes.held_out import held_out_surprise
+from persona.recipes.descent import descend
+from persona.recipes.held_out import check_users, held_out_surprise, least_surprised, part_users
 from persona.types import ReplyPairs
 
 Report = Callable[[dict[str, float]], None]
 
 SPREAD_FACTORS = (0.5, 0.7, 1.0, 1.4, 2.0)
 """Candidates for the spread of log-weights, in units of the trained one."""
+
+CLIP_NORM = 1.0
+"""Largest norm of a gradient."""
+
+WARMUP_SHARE = 0.05
+"""Share of the most steps that it takes to reach the full step size."""
 
 HEAD_REACH = 3.0
 """Deviations of the population between its mean and a starting head."""
@@ -101,27 +106,17 @@ def train_mixture_of_rewards(
         DataError: Fewer than four users.
     """
     table = table.without_ties()
-    if len(table.user_ids) < 4:
-        raise DataError(
-            f"Comparisons must come from at least 4 users; got {len(table.user_ids)}. Collect comparisons of "
-            "more users."
-        )
+    check_users(table)
     report = report or _ignore
-    stay, held_out = hold_out_users(table, config.held_out_share, np.random.default_rng(seed))
-    kept, asked = (table.select(np.isin(table.users, users)) for users in (stay, held_out))
+    kept, asked = part_users(table, config.held_out_share, seed=seed)
     profile = _start(kept, features, config, seed)
-    best, steps = copy.deepcopy(profile), 0
-    least = held_out_surprise(best, asked, features, max_context=config.max_context, seed=seed)
-    for figures in _optimise(profile, kept, features, config, steps=config.steps, seed=seed):
-        step = int(figures["step"])
-        if step % config.check_every == 0 or step == config.steps:
-            loss = held_out_surprise(profile, asked, features, max_context=config.max_context, seed=seed)
-            report({"step": step, "held_out_log_loss": loss})
-            if loss < least:
-                best, steps, least = copy.deepcopy(profile), step, loss
-    factor = _choose_spread(best, asked, features, config, seed)
+    training = _optimise(profile, kept, features, config, steps=config.steps, seed=seed)
+    best = least_surprised(
+        profile, training, asked, features, config, last=config.steps, seed=seed, report=report
+    )
+    factor = _choose_spread(best.profile, asked, features, config, seed)
     final = _start(table, features, config, seed)
-    for figures in _optimise(final, table, features, config, steps=steps, seed=seed):
+    for figures in _optimise(final, table, features, config, steps=best.steps, seed=seed):
         report(figures)
     _finish(final, table, features)
     with torch.no_grad():
@@ -210,24 +205,22 @@ def _optimise(
 ) -> Iterator[dict[str, float]]:
     """Train `profile` in place, giving the figures of each optimiser step after it."""
     rng = np.random.default_rng((seed, 1))
-    optimiser = torch.optim.AdamW(
-        profile.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
-    warmup = max(1, round(0.05 * config.steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: min(1.0, (step + 1) / warmup))
-    for step in range(1, steps + 1):
-        loss = (_published_step if config.published else _user_step)(profile, table, features, config, rng)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(profile.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-        if step % config.check_every == 0 or step == steps:
+    batch_loss = _published_loss if config.published else _user_loss
+    for figures in descend(
+        profile,
+        lambda: batch_loss(profile, table, features, config, rng),
+        steps=steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=max(1, round(WARMUP_SHARE * config.steps)),
+        clip_norm=CLIP_NORM,
+    ):
+        if figures["step"] % config.check_every == 0 or figures["step"] == steps:
             _finish(profile, table, features)
-        yield {"step": step, "loss": loss.item()}
+        yield figures
 
 
-def _published_step(
+def _published_loss(
     profile: MixtureOfRewards,
     table: ComparisonTable,
     features: Tensor,
@@ -239,7 +232,7 @@ def _published_step(
     return mixture_of_rewards_loss(log_router, margins, balance=config.balance).mean()
 
 
-def _user_step(
+def _user_loss(
     profile: MixtureOfRewards,
     table: ComparisonTable,
     features: Tensor,

@@ -27,13 +27,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from persona.data.comparisons import ComparisonTable
-from persona.data.splits import hold_out_users
 from persona.errors import DataError
 from persona.objectives.score_gap import logistic_loss
 from persona.profiles.hierarchical_bayes import HierarchicalBayes, fit_hierarchical_bayes
 from persona.profiles.pal import START_CONCENTRATION, IdealPoints, PalProfile, PromptCosines
 from persona.profiles.simplex import logit_basis
 from persona.recipes.episodes import GapLoss, Report, choose_steps, optimise, target_loss
+from persona.recipes.held_out import part_users
 
 LEAST_CURVATURE = 1e-3
 REMOTENESS = 4.0
@@ -118,8 +118,7 @@ def train_pal(
     table = table.without_ties()
     _check(table, features, config)
     report = report or _ignore
-    stay, held_out = hold_out_users(table, config.held_out_share, np.random.default_rng(seed))
-    kept, asked = (table.select(np.isin(table.users, users)) for users in (stay, held_out))
+    kept, asked = part_users(table, config.held_out_share, seed=seed)
     objective = target_loss(loss)
     population = _fit_population(kept, features, config, seed)
     stops = {}

@@ -26,13 +26,18 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from persona.data.comparisons import ComparisonTable, gather_pairs, rows_of_users
-from persona.data.splits import hold_out_users
-from persona.errors import DataError
 from persona.objectives.preferred_scores import preferred_score_loss
 from persona.objectives.reward_gaps import reward_gap_loss
 from persona.profiles.kinds import marginal_surprise
 from persona.profiles.prompt_weights import PromptWeights, describe_weights
-from persona.recipes.held_out import held_out_surprise
+from persona.recipes.descent import descend
+from persona.recipes.held_out import (
+    check_users,
+    held_out_surprise,
+    least_surprised,
+    look_steps,
+    part_users,
+)
 
 Report = Callable[[dict[str, float]], None]
 
@@ -108,25 +113,23 @@ def train_prompt_weights(
         DataError: Fewer than four users.
     """
     table = table.without_ties()
-    if len(table.user_ids) < 4:
-        raise DataError(
-            f"Comparisons must come from at least 4 users; got {len(table.user_ids)}. Collect comparisons of "
-            "more users."
-        )
+    check_users(table)
     report = report or _ignore
-    stay, held_out = hold_out_users(table, config.held_out_share, np.random.default_rng(seed))
-    kept, asked = (table.select(np.isin(table.users, users)) for users in (stay, held_out))
-    best, concentration, steps = _choose_training(kept, asked, features, config, seed=seed, report=report)
-    best, user_steps = _choose_user_steps(
-        best, kept, asked, features, config, concentration=concentration, seed=seed, report=report
-    )
-    factors = _choose_factors(best, asked, features, config, seed)
+    kept, asked = part_users(table, config.held_out_share, seed=seed)
+    pooled, concentration, steps = _choose_training(kept, asked, features, config, seed=seed, report=report)
+    user_steps = 0 if config.published else config.user_steps
+    training = _optimise_users(pooled, kept, features, config, concentration, steps=user_steps, seed=seed)
+    best = least_surprised(
+        pooled, training, asked, features, config,
+        last=user_steps, seed=seed, report=report, name="user_step",
+    )  # fmt: skip
+    factors = _choose_factors(best.profile, asked, features, config, seed)
     profile = _start(table, features, config, seed)
     for figures in _optimise(profile, table, features, config, concentration, steps=steps, seed=seed):
         report(figures)
     _fit_scale(profile, table, features, config)
     for figures in _optimise_users(
-        profile, table, features, config, concentration, steps=user_steps, seed=seed
+        profile, table, features, config, concentration, steps=best.steps, seed=seed
     ):
         report(figures)
     profile = _tilt(profile, *factors)
@@ -148,46 +151,13 @@ def _choose_training(
     looks: list[tuple[float, PromptWeights, float, int]] = []
     for concentration in candidates:
         profile = _start(kept, features, config, seed)
-        for figures in _optimise(
-            profile, kept, features, config, concentration, steps=config.steps, seed=seed
-        ):
-            step = int(figures["step"])
-            if step % config.check_every and step != config.steps:
-                continue
+        training = _optimise(profile, kept, features, config, concentration, steps=config.steps, seed=seed)
+        for step in look_steps(training, every=config.check_every, last=config.steps):
             tried = copy.deepcopy(profile)
             _fit_scale(tried, kept, features, config)
             loss = describe_weights(tried, asked, features).log_loss
             report({"concentration": concentration, "step": step, "held_out_log_loss": loss})
             looks.append((loss, tried, concentration, step))
-    return min(looks, key=lambda look: look[0])[1:]
-
-
-def _choose_user_steps(
-    profile: PromptWeights,
-    kept: ComparisonTable,
-    asked: ComparisonTable,
-    features: Tensor,
-    config: PromptWeightsConfig,
-    *,
-    concentration: float,
-    seed: int,
-    report: Report,
-) -> tuple[PromptWeights, int]:
-    """The profile after as many steps on users as make held-out users' targets likeliest, none among them."""
-    looks = [
-        (
-            held_out_surprise(profile, asked, features, max_context=config.max_context, seed=seed),
-            copy.deepcopy(profile),
-            0,
-        )
-    ]
-    steps = 0 if config.published else config.user_steps
-    for figures in _optimise_users(profile, kept, features, config, concentration, steps=steps, seed=seed):
-        step = int(figures["user_step"])
-        if step % config.check_every == 0 or step == steps:
-            loss = held_out_surprise(profile, asked, features, max_context=config.max_context, seed=seed)
-            report({"user_step": step, "held_out_log_loss": loss})
-            looks.append((loss, copy.deepcopy(profile), step))
     return min(looks, key=lambda look: look[0])[1:]
 
 
@@ -216,25 +186,22 @@ def _optimise(
     steps: int,
     seed: int,
 ) -> Iterator[dict[str, float]]:
-    """Train `profile` in place, giving the figures of each optimiser step after it."""
+    """Train `profile` in place on the pool, giving the figures of each optimiser step after it."""
     rng = np.random.default_rng((seed, 1))
-    optimiser = torch.optim.AdamW(
-        profile.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
     k = config.objectives
-    for step in range(1, steps + 1):
+
+    def batch_loss() -> Tensor:
         rows = rng.choice(len(table), size=min(config.batch, len(table)), replace=False)
         chosen, rejected = _sides(profile, table.select(rows), features)
         if config.published:
-            loss = preferred_score_loss(chosen[:, k:], chosen[:, :k], temperature=config.temperature)
-        else:
-            gaps = (chosen - rejected)[:, :k]
-            scale = profile.log_scale.exp()
-            loss = reward_gap_loss(chosen[:, k:], gaps, scale, concentration=concentration)
-        optimiser.zero_grad()
-        loss.mean().backward()
-        optimiser.step()
-        yield {"step": step, "loss": loss.mean().item()}
+            return preferred_score_loss(chosen[:, k:], chosen[:, :k], temperature=config.temperature).mean()
+        gaps = (chosen - rejected)[:, :k]
+        scale = profile.log_scale.exp()
+        return reward_gap_loss(chosen[:, k:], gaps, scale, concentration=concentration).mean()
+
+    return descend(
+        profile, batch_loss, steps=steps, learning_rate=config.learning_rate, weight_decay=config.weight_decay
+    )
 
 
 def _optimise_users(
@@ -249,21 +216,24 @@ def _optimise_users(
 ) -> Iterator[dict[str, float]]:
     """Train `profile` in place on all pairs of each user at once, giving the figures of each step."""
     rng = np.random.default_rng((seed, 3))
-    optimiser = torch.optim.AdamW(
-        profile.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
     everyone = table.user_ids
-    for step in range(1, steps + 1):
+
+    def batch_loss() -> Tensor:
         users = rng.choice(everyone, size=min(config.users_per_step, len(everyone)), replace=False)
         rows = rows_of_users(table, users, config.pairs_per_user, rng)
         pairs = gather_pairs(table, profile.lift(features), rows)
         surprise = marginal_surprise(profile.log_likelihood(pairs), pairs.mask)
         log_weights = profile.read(pairs)[1][pairs.mask]
-        loss = surprise - (concentration - 1.0) * log_weights.mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        yield {"user_step": step, "loss": loss.item()}
+        return surprise - (concentration - 1.0) * log_weights.mean()
+
+    return descend(
+        profile,
+        batch_loss,
+        steps=steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        name="user_step",
+    )
 
 
 def _fit_scale(
