@@ -1,7 +1,7 @@
 """The interface through which simulated users speak: a local model, or a scripted one for tests and demos."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -59,6 +59,29 @@ class ChatModel(Protocol):
             schema: JSON schema that the text should follow, for models that can be held to one; others ignore it, so
                 check what comes back.
         """
+        ...
+
+
+@runtime_checkable
+class ArrivingChat(ChatModel, Protocol):
+    """A chat model whose answers arrive one by one and are worth keeping at once."""
+
+    @property
+    def identity(self) -> str:
+        """Names what answers, with every setting of it that changes the answers."""
+        ...
+
+    def complete_each(
+        self,
+        conversations: Sequence[Sequence[Message]],
+        *,
+        seeds: Sequence[int],
+        max_new_tokens: int = 64,
+        temperature: float = 1.0,
+        schema: Schema | None = None,
+        arrived: Callable[[int, Completion], None] | None = None,
+    ) -> list[Completion]:
+        """As `ChatModel.complete`, and calls `arrived(row, completion)` for each row as soon as it is done."""
         ...
 
 
