@@ -53,7 +53,8 @@ def dialogue_from_json(saved: Mapping[str, Any]) -> Dialogue:
 def _confirmed(confirmation: Confirmation | None) -> dict[str, Any]:
     if confirmation is None:
         return {}
-    return {"confirmation": {"scores": dict(confirmation.scores), "reasons": dict(confirmation.reasons)}}
+    said = {"scores": dict(confirmation.scores), "reasons": dict(confirmation.reasons)}
+    return {"confirmation": {**said, "policy": confirmation.policy}}
 
 
 def _spoken(utterance: Utterance) -> dict[str, Any]:

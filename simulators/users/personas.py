@@ -1,13 +1,13 @@
 """Who a simulated user is, as plain data: Activities, Interests, Language and Orientations, after AILO.
 
 After Feng et al. (2025), arXiv 2506.14302, whose personas have these four parts. Interests are single facts here, so
-that what has been told of them and what has not can be read off a conversation; patience and a film that the user has
-in mind are added. Nothing is written by a language model: `persona_building` reads personas off what users did.
+that `disclosure` can read off a conversation what has been told of them and what has not; patience and an item that
+the user has in mind are added. Nothing is written by a language model: `persona_building`
+reads personas off what users did.
 """
 
 import json
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -93,19 +93,6 @@ class Persona(BaseModel):
     target: Target | None = None
 
 
-def told_interests(persona: Persona, texts: Sequence[str]) -> frozenset[int]:
-    """Which interests, by index, a user has told: those whose value occurs in its words, in the plural too.
-
-    Args:
-        persona: The user.
-        texts: What the user said.
-    """
-    said = " ".join(texts)
-    return frozenset(
-        index for index, interest in enumerate(persona.interests) if _spoken(interest.value, said)
-    )
-
-
 def save_personas(path: Path, personas: Sequence[Persona]) -> None:
     """Write personas as one JSON array; the file appears whole or not at all."""
     rows = [persona.model_dump(mode="json") for persona in personas]
@@ -143,8 +130,3 @@ def _checked(row: object, number: int, path: Path) -> Persona:
         raise PersonaError(
             f"Personas must have the fields of `Persona`; number {number} of {path} has not: {where}: {first['msg']}."
         ) from error
-
-
-def _spoken(value: str, said: str) -> bool:
-    forms = (value, f"{value}s", f"{value[:-1]}ies" if value.endswith("y") else value)
-    return any(re.search(rf"\b{re.escape(form)}\b", said, re.IGNORECASE) for form in forms)

@@ -16,7 +16,6 @@ from simulators.users.personas import (
     ReplyWish,
     load_personas,
     save_personas,
-    told_interests,
 )
 from simulators.world import build_film_world, draw_population
 from simulators.world.true_personas import personas_from_truth
@@ -101,15 +100,6 @@ def test_the_strongest_likings_are_described_by_hand() -> None:
     ]
     assert [(w.attribute, w.sign) for w in persona.orientations.wishes] == [("brevity", -1), ("curiosity", 1)]
     assert persona.language.model_dump() == {"density": "wordy", "style": "elaborate", "tone": "warm"}
-
-
-def test_what_was_told_is_read_from_the_words() -> None:
-    interests = tuple(
-        Interest(kind="genre", value=value, liking=1) for value in ("comedy", "western", "dark", "art")
-    )
-    persona = Persona(user=0, interests=interests)
-    assert told_interests(persona, ["Any good Comedies?", "Westerns are fine.", "Start."]) == {0, 1}
-    assert told_interests(persona, []) == frozenset()
 
 
 def test_personas_come_back_from_disk(personas: list[Persona], tmp_path: Path) -> None:
