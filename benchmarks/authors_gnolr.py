@@ -52,7 +52,8 @@ class AuthorsGnolr:
         np.random.seed(seed)
         model = self._model(name)
         optimizer = torch.optim.Adam(model.parameters(), rate)
-        best, found, bad = -1.0, np.empty(0), 0
+        best, bad = -1.0, 0
+        found: NDArray[np.floating] = np.empty(0)
         for _ in range(EPOCHS):
             self._epoch(model, optimizer, name, gamma)
             judged = self._probabilities(model, self._validation[0], gamma, name)

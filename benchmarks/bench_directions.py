@@ -42,6 +42,7 @@ from persona.recipes.rejection_sampling import (
 )
 from persona.rewards.attributes import ATTRIBUTES, AttributeScale, measure_attributes
 from persona.rewards.multi_objective import explained_variance, fit_multi_objective
+from persona.types import Conversation
 from simulators.grounding import whole_sentences
 from simulators.prompts import RECOMMENDER
 from simulators.world.conversations import film_conversations
@@ -205,7 +206,7 @@ class Pool:
     def __init__(self, base: LanguageModel, prompts: int, each: int, seed: int) -> None:
         """Sample `each` replies to each of `prompts` prompts."""
         talks = film_conversations(np.random.default_rng((seed, 7)))
-        self.prompts = []
+        self.prompts: list[Conversation] = []
         while len(self.prompts) < prompts:
             talk = next(talks)
             if talk[0]["content"] == RECOMMENDER:

@@ -103,9 +103,9 @@ def measure(seed: int, size: Mapping[str, int]) -> dict[str, object]:
         )
 
     began = time.process_time()
-    few_shot = train(FewShotConfig(steps=size["steps"], **SETTINGS))
+    few_shot = train(FewShotConfig.model_validate({"steps": size["steps"], **SETTINGS}))
     seconds = time.process_time() - began
-    pooled = train(FewShotConfig(steps=size["pooled_steps"], **POOLED))
+    pooled = train(FewShotConfig.model_validate({"steps": size["pooled_steps"], **POOLED}))
     untrained = ConditionedPolicy.build(language_model, 0, 0, rank=1, seed=seed)
     prompt = FewShotProfile(untrained, few_shot.shot_format, reference=Reference.NO_SHOTS)
     bayes = fit_hierarchical_bayes(split.train, world.features, seed=seed)

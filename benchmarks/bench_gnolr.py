@@ -35,6 +35,7 @@ from recsys.data.splits import Split, split_by_time
 from recsys.features import FeatureEncoder, FeatureTable
 from recsys.metrics.discrimination import auc
 from recsys.metrics.pointwise import exact_level_nll, level_metrics
+from recsys.models.gnolr import Gnolr
 from recsys.recipes import gnolr
 from recsys.types import Ints, histories_from_log
 
@@ -122,7 +123,7 @@ def _open(folder: Path, share: float) -> Task:
     return Task(data, split, users, items)
 
 
-def _train(task: Task, seed: int, settings: dict[str, Any], **how: Any) -> gnolr.Gnolr:
+def _train(task: Task, seed: int, settings: dict[str, Any], **how: Any) -> Gnolr:
     config = gnolr.GnolrConfig(levels=task.data.levels, negatives=0.0, batch_rows=4096, learning_rate=0.003)
     return gnolr.train(
         task.split.train,
@@ -135,11 +136,12 @@ def _train(task: Task, seed: int, settings: dict[str, Any], **how: Any) -> gnolr
     )
 
 
-def _foretell(task: Task, model: gnolr.Gnolr, known: pd.DataFrame) -> Probabilities:
+def _foretell(task: Task, model: Gnolr, known: pd.DataFrame) -> Probabilities:
     users, rows = np.unique(task.target[USER].to_numpy(), return_inverse=True)
     histories = histories_from_log(known, users, len(task.data.items))
     logits = model.pair_logits(histories, rows, task.target[ITEM].to_numpy(), users=users)
-    return logits.sigmoid().numpy()
+    found: Probabilities = logits.sigmoid().numpy()
+    return found
 
 
 def _quality(task: Task, theirs: Any, ours: dict[str, dict[str, Any]], seeds: int) -> dict[str, Any]:
@@ -215,7 +217,8 @@ def _auc_interval(runs: list[Probabilities], levels: Ints, users: Ints) -> list[
                 for level in range(runs[0].shape[1])
             ]
         )
-    return np.quantile(np.array(draws), [0.025, 0.975], axis=0).T.tolist()
+    ends: list[list[float]] = np.quantile(np.array(draws), [0.025, 0.975], axis=0).T.tolist()
+    return ends
 
 
 def _speed(task: Task, theirs: Any, repeats: int) -> dict[str, Any]:

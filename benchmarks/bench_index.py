@@ -104,7 +104,7 @@ def approximate_kinds(name: str, kinds: list[IndexSettings], builders: int) -> l
         for width in HNSW_WIDTHS if is_graph else IVF_WIDTHS:
             index = index.with_settings(base.model_copy(update={"ef_search": width, "probes": width}))
             found = measure_recall(index.search(queries, K), exact)
-            ms = in_turn({"ours": lambda i, index=index: index.search(queries[i : i + 1], K)}, QUERIES)
+            ms = in_turn({"ours": one_query(index, queries)}, QUERIES)
             row["widths"].append(
                 {
                     "width": width,
@@ -118,6 +118,11 @@ def approximate_kinds(name: str, kinds: list[IndexSettings], builders: int) -> l
             print(name, base.kind.value, row["widths"][-1], flush=True)
         rows.append(row)
     return rows
+
+
+def one_query(index: FaissIndex, queries: Tensor) -> Callable[[int], object]:
+    """A search for the query of a number."""
+    return lambda i: index.search(queries[i : i + 1], K)
 
 
 def under_filters(index: FaissIndex, flat: FaissIndex, queries: Tensor) -> list[dict[str, float]]:

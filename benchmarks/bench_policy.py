@@ -9,7 +9,7 @@ Both formats are timed in turn within one process, so that their ratio holds eve
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,7 @@ from benchmarks.recording import record
 from persona.policy.conditioned import ConditionedPolicy
 from persona.policy.language_model import load_language_model
 from persona.rewards.attributes import ATTRIBUTES
-from persona.types import Condition
+from persona.types import Condition, Conversation
 from simulators.world.conversations import film_conversations
 
 ROWS, TRAINED = 128, 32
@@ -54,8 +54,8 @@ def main() -> None:
 
 
 def _tasks(
-    policy: ConditionedPolicy, prompts: list, replies: list[str], condition: Condition
-) -> dict[str, Callable]:
+    policy: ConditionedPolicy, prompts: Sequence[Conversation], replies: list[str], condition: Condition
+) -> dict[str, Callable[[], object]]:
     few = list(range(TRAINED))
 
     def score() -> None:
@@ -72,7 +72,7 @@ def _tasks(
     }
 
 
-def _time(work: Callable) -> float:
+def _time(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began

@@ -105,8 +105,7 @@ def closed_form_steps(world: PreferenceWorld, config: LatentConfig) -> Steps:
     profile = LatentProfile(FEATURES, config.latent_dim)
 
     def run(steps: int) -> int:
-        users = world.table.user_ids
-        for _ in latent._optimise(profile, world.table, world.features, config, users, steps=steps, seed=0):
+        for _ in latent._optimise(profile, world.table, world.features, config, steps=steps, seed=0):
             pass
         return steps * config.users_per_step * _targets(world, config.max_targets)
 
