@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import typer
 
 from app.errors import AppError
+from app.terminal import plain
 from persona.errors import PersonaError
 from recsys.errors import RecsysError
 from simulators.errors import SimulatorError
@@ -28,5 +29,5 @@ def one_line_errors(context: typer.Context) -> Iterator[None]:
     except (AppError, PersonaError, RecsysError, SimulatorError) as err:
         if context.find_root().params["debug"]:
             raise
-        typer.echo(f"persona: {' '.join(str(err).split())}", err=True)
+        typer.echo(f"persona: {plain(' '.join(str(err).split()))}", err=True)
         raise typer.Exit(_EXIT_BAD_INPUT) from err

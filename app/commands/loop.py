@@ -31,12 +31,11 @@ def run(
         path, overrides = _split_settings(settings or [])
         config = load_config(path, overrides)
         # Bad input is told above, before the seconds that torch takes to import.
-        from rich.console import Console
-
         from app.run import run_pipeline
+        from app.terminal import PlainConsole
 
         folder = out or Path("runs", f"{Path(config.catalogue).resolve().name}-seed{config.seed}")
-        run_pipeline(config, out=folder, resume=resume, console=Console())
+        run_pipeline(config, out=folder, resume=resume, console=PlainConsole())
 
 
 def pretrain(
@@ -74,11 +73,10 @@ def report(
 ) -> None:
     """Write report.json and report.html of a finished run anew, and print the summary."""
     with one_line_errors(context):
-        from rich.console import Console
-
         from app.report import write_report
+        from app.terminal import PlainConsole
 
-        write_report(run_dir, console=Console())
+        write_report(run_dir, console=PlainConsole())
 
 
 def demo(

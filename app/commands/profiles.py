@@ -64,11 +64,10 @@ def fit(
             }
         )
         # Bad input is told above, before the seconds that torch takes to import.
-        from rich.console import Console
-
         from app.fit import fit as compare
+        from app.terminal import PlainConsole
 
-        compare(config, out, resume=resume, console=Console())
+        compare(config, out, resume=resume, console=PlainConsole())
 
 
 def whois(
@@ -86,8 +85,7 @@ def whois(
 ) -> None:
     """Tell who a user is: what they want, how sure that is, which choices told most, and what to ask next."""
     with one_line_errors(context):
-        from rich.console import Console
-
+        from app.terminal import PlainConsole
         from app.whois import Ask, tell_user
 
-        tell_user(folder, Ask(comparisons, user, method, questions, as_json), console=Console())
+        tell_user(folder, Ask(comparisons, user, method, questions, as_json), console=PlainConsole())

@@ -83,11 +83,10 @@ def evaluate(
             }
         )
         # Bad input is told above, before the seconds that torch takes to import.
-        from rich.console import Console
-
         from app.evaluate import evaluate as run_evaluation
+        from app.terminal import PlainConsole
 
-        run_evaluation(config, out, resume=resume, console=Console())
+        run_evaluation(config, out, resume=resume, console=PlainConsole())
 
 
 def recommend(
@@ -117,11 +116,10 @@ def recommend(
 ) -> None:
     """Bring items to users, known or strangers, with the retriever of an evaluation."""
     with one_line_errors(context):
-        from rich.console import Console
-
         from app.evaluation_config import split_list
         from app.recommend import Wish, read_ids
         from app.recommend import recommend as serve
+        from app.terminal import PlainConsole
 
         if strangers not in {"refuse", "popular"}:
             raise ConfigError(f"--strangers must be refuse or popular; got {strangers}. Choose one.")
@@ -130,7 +128,7 @@ def recommend(
             named, split_list(items) or (), k, exclude_seen, level, allow, deny,
             "popular" if strangers == "popular" else "refuse",
         )  # fmt: skip
-        serve(folder, wish, out=out, device=device, console=Console())
+        serve(folder, wish, out=out, device=device, console=PlainConsole())
 
 
 def ope(
@@ -163,9 +161,8 @@ def ope(
     """Tell from the log of one policy what another would have earned."""
     with one_line_errors(context):
         levels = _read_levels(level or [])
-        from rich.console import Console
-
         from app.ope import evaluate_log
+        from app.terminal import PlainConsole
 
         chosen = {} if estimator is None else {"estimators": estimator}
         evaluate_log(
@@ -177,7 +174,7 @@ def ope(
             cluster=cluster,
             n_actions=actions,
             fit_share=fit_share,
-            console=Console(),
+            console=PlainConsole(),
             **chosen,
         )
 

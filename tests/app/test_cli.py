@@ -12,6 +12,7 @@ from app.config import RunConfig
 from app.errors import StoreError
 from app.evaluation_config import EvaluationConfig
 from app.recommend import Wish
+from app.terminal import PlainConsole
 from persona import __version__
 from persona.errors import ModelError
 from recsys.errors import InteractionError
@@ -113,6 +114,7 @@ def test_recommend_gets_users_from_the_line_and_from_a_file(
     assert call("recommend", "dir", "--users", "a", "--strangers", "kind")[0] == 2
     (folder, wish), given = calls[0]
     assert (folder, given["out"]) == (Path("dir"), Path("o.csv"))
+    assert type(given["console"]) is PlainConsole
     assert wish == Wish(("a", "b", "c", "d"), ("x",), 3, False, "2")
 
 
@@ -143,6 +145,35 @@ def test_error_raised_on_purpose_is_one_line_and_exit_code_2(
 ) -> None:
     stand_in("app.report", "write_report", error)
     assert call("report", "r") == (2, "persona: a b\n")
+
+
+def test_an_error_that_quotes_the_data_controls_no_terminal(stand_in: Callable[..., Calls]) -> None:
+    stand_in("app.report", "write_report", StoreError("got \x1b[2Jid\x9b"))
+    assert call("report", "r") == (2, "persona: got [2Jid\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "arguments"),
+    [
+        ("app.run", "run_pipeline", "run"),
+        ("app.report", "write_report", "report r"),
+        ("app.evaluate", "evaluate", "evaluate log.csv --out o"),
+        ("app.ope", "evaluate_log", "ope log.csv --policy uniform"),
+        ("app.fit", "fit", "fit data.csv --out o"),
+        ("app.whois", "tell_user", "whois d --comparisons c.csv"),
+    ],
+)
+def test_what_prints_words_of_the_data_gets_a_console_that_keeps_them_plain(
+    stand_in: Callable[..., Calls],
+    monkeypatch: pytest.MonkeyPatch,
+    module: str,
+    function: str,
+    arguments: str,
+) -> None:
+    calls = stand_in(module, function)
+    monkeypatch.setattr(sys.modules[module], "Ask", lambda *told: told, raising=False)
+    assert call(*arguments.split()) == (0, "")
+    assert type(calls[0][1]["console"]) is PlainConsole
 
 
 def test_debug_lets_the_error_through(stand_in: Callable[..., Calls]) -> None:

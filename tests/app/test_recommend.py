@@ -13,7 +13,9 @@ from rich.console import Console
 from app.errors import ConfigError, StoreError
 from app.evaluate import evaluate
 from app.evaluation_config import EvaluationConfig
+from app.evaluation_retriever import read_retriever
 from app.recommend import Wish, read_ids, recommend
+from app.terminal import PlainConsole
 from tests.helpers.contest_world import make_dataset, write_dataset
 
 
@@ -76,6 +78,20 @@ def test_unknown_users_are_named_or_served_without_a_history(folder: Path) -> No
         found[found["user_id"] == "u1"]["item_id"].tolist()
         == ask(folder, users=("u1",), k=5)["item_id"].tolist()
     )
+
+
+def test_a_title_controls_no_terminal_and_stays_as_it_is_in_the_table(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = read_retriever(folder, device="cpu")
+    hostile = served._replace(labels=[f"{label}\x1b[2J" for label in served.labels])
+    monkeypatch.setattr("app.recommend.read_retriever", lambda *_, **__: hostile)
+    terminal = io.StringIO()
+    console = PlainConsole(file=terminal, force_terminal=True, width=100)
+    found = recommend(folder, Wish(users=("u3",), k=3), device="cpu", console=console)
+    assert all(str(label).endswith("\x1b[2J") for label in found["label"])
+    assert "\x1b[2J" not in terminal.getvalue()
+    assert terminal.getvalue().count(">[2J") == 3
 
 
 def test_allowed_and_denied_items_are_kept_to(folder: Path, tmp_path: Path) -> None:
