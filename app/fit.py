@@ -10,8 +10,9 @@ OUT/profiles/<method>/        the profiles of all users, for `persona whois`
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -24,7 +25,7 @@ from rich.progress import (
 )
 
 from app.config import RunConfig
-from app.errors import AppError
+from app.errors import AppError, ConfigError
 from app.files import write_json
 from app.fit_config import FitConfig
 from app.fit_data import (
@@ -36,15 +37,22 @@ from app.fit_data import (
     split_trial,
     whole_scale,
 )
+from app.fit_methods import check_methods, find_method, read_texts
 from app.fit_report import write_fit
 from app.fit_scores import FACTS, FAILED, KEPT, measure_profile, save_scores, stage_name
+from app.fit_text_methods import TEXT_METHODS, TextMaterial, save_text_profile
+from app.fit_text_scores import measure_text_profile
+from app.fit_texts import Reader, open_reader
 from app.manifest import hash_files
+from app.profile_features import FeatureScale
 from app.profile_files import save_profile
-from app.profile_methods import METHODS, POOLED, check_methods
+from app.profile_methods import METHODS, POOLED
 from app.stages import Stage, StageView, run_stages
 from app.store import RunStore
+from persona.data.comparisons import ComparisonTable
 from persona.errors import PersonaError
 from persona.policy.device import resolve_device
+from persona.profiles.texts import TextProfile
 from recsys.errors import RecsysError
 
 
@@ -69,10 +77,12 @@ def fit(config: FitConfig, out: Path, *, resume: bool = False, console: Console)
         # States of models are kept beside the folders of comparisons, which may share them.
         prepared = prepare(config, cache=out.parent / ".features")
         trials = {seed: split_trial(prepared, config, seed) for seed in config.seeds}
+        reader = open_reader(prepared.indexed, config.model, device) if read_texts(names) else None
     hashes = hash_files(Path(config.data))
+    work = _Work(config, prepared, device, reader)
     # A store asks of a configuration only its fields and a seed, which this one has too.
     with RunStore.open(out, cast(RunConfig, config), hashes, resume=resume, device=device) as store:
-        stages = _plan(config, names, prepared, trials, device)
+        stages = _plan(work, names, trials)
         columns = (
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         )  # fmt: skip
@@ -81,46 +91,78 @@ def fit(config: FitConfig, out: Path, *, resume: bool = False, console: Console)
         return write_fit(store, prepared, trials, config, names, console=console)
 
 
-def _plan(
-    config: FitConfig, names: Sequence[str], prepared: Prepared, trials: dict[int, Trial], device: str
-) -> list[Stage]:
+class _Work(NamedTuple):
+    """What every stage needs; `reader` is there if a method reads texts."""
+
+    config: FitConfig
+    prepared: Prepared
+    device: str
+    reader: Reader | None
+
+    def fit_text(
+        self, name: str, table: ComparisonTable, scale: FeatureScale, seed: int, view: StageView
+    ) -> tuple[TextProfile, Reader]:
+        """A profile over texts, and what it reads with."""
+        if self.reader is None:
+            raise ConfigError(f"A model must be open for {name}; got none. Name it in --methods.")
+        matrix = scale.matrix(self.prepared.raw, self.prepared.indexed.reply_prompts)
+        material = TextMaterial(table, self.reader, matrix, seed, self.config.steps, view.advance)
+        return TEXT_METHODS[name].fit(material), self.reader
+
+
+def _plan(work: _Work, names: Sequence[str], trials: dict[int, Trial]) -> list[Stage]:
     stages = []
     for name in names:
+        measure, keep = (_measure_text, _keep_text) if name in TEXT_METHODS else (_measure, _keep)
+        title = find_method(name).title
         for seed, trial in trials.items():
-            title = f"{METHODS[name].title}, split {seed}"
-            work = _measure_stage(config, name, prepared, trial, device, seed)
-            stages.append(Stage(stage_name(name, seed), title, _tolerant(name, work)))
-        title = f"{METHODS[name].title}, all users"
-        stages.append(
-            Stage(stage_name(name, KEPT), title, _tolerant(name, _kept_stage(config, name, prepared, device)))
-        )
+            stage = partial(measure, work, name, trial, seed)
+            stages.append(Stage(stage_name(name, seed), f"{title}, split {seed}", _tolerant(name, stage)))
+        stage = partial(keep, work, name)
+        stages.append(Stage(stage_name(name, KEPT), f"{title}, all users", _tolerant(name, stage)))
     return stages
 
 
-def _measure_stage(
-    config: FitConfig, name: str, prepared: Prepared, trial: Trial, device: str, seed: int
-) -> Callable[[StageView], None]:
-    def function(view: StageView) -> None:
-        method = METHODS[name]
-        features = features_for(prepared, trial.scale, method, device)
-        began = time.perf_counter()
-        profile = method.fit(material_for(trial.split.train, features, trial.scale, method, seed))
-        seconds = time.perf_counter() - began
-        scores, facts = measure_profile(profile, prepared, trial, features, sizes=config.context, seed=seed)
-        save_scores(view.folder, scores, {**facts, "fit_seconds": seconds})
-
-    return function
+def _measure(work: _Work, name: str, trial: Trial, seed: int, view: StageView) -> None:
+    method, prepared = METHODS[name], work.prepared
+    features = features_for(prepared, trial.scale, method, work.device)
+    began = time.perf_counter()
+    profile = method.fit(material_for(trial.split.train, features, trial.scale, method, seed))
+    seconds = time.perf_counter() - began
+    scores, facts = measure_profile(profile, prepared, trial, features, sizes=work.config.context, seed=seed)
+    save_scores(view.folder, scores, {**facts, "fit_seconds": seconds})
 
 
-def _kept_stage(config: FitConfig, name: str, prepared: Prepared, device: str) -> Callable[[StageView], None]:
-    def function(view: StageView) -> None:
-        method, scale = METHODS[name], whole_scale(prepared, config)
-        features = features_for(prepared, scale, method, device)
-        profile = method.fit(material_for(prepared.indexed.table, features, scale, method, config.seed))
-        save_profile(profile, view.folder)
-        write_json(view.folder / FACTS, {"reads": method.reads})
+def _keep(work: _Work, name: str, view: StageView) -> None:
+    method, scale = METHODS[name], whole_scale(work.prepared, work.config)
+    features = features_for(work.prepared, scale, method, work.device)
+    profile = method.fit(material_for(work.prepared.indexed.table, features, scale, method, work.config.seed))
+    save_profile(profile, view.folder)
+    write_json(view.folder / FACTS, {"reads": method.reads})
 
-    return function
+
+def _measure_text(work: _Work, name: str, trial: Trial, seed: int, view: StageView) -> None:
+    began = time.perf_counter()
+    profile, reader = work.fit_text(name, trial.split.train, trial.scale, seed, view)
+    seconds = time.perf_counter() - began
+    scores, facts = measure_text_profile(
+        profile,
+        work.prepared,
+        trial,
+        reader,
+        sizes=work.config.context,
+        seed=seed,
+        beta=TEXT_METHODS[name].beta,
+        advance=view.advance,
+    )
+    save_scores(view.folder, scores, {**facts, "fit_seconds": seconds, "cut_replies": reader.cut})
+
+
+def _keep_text(work: _Work, name: str, view: StageView) -> None:
+    scale = whole_scale(work.prepared, work.config)
+    profile, _ = work.fit_text(name, work.prepared.indexed.table, scale, work.config.seed, view)
+    save_text_profile(profile, view.folder, model=work.config.model)
+    write_json(view.folder / FACTS, {"reads": "texts"})
 
 
 def _tolerant(name: str, work: Callable[[StageView], None]) -> Callable[[StageView], None]:

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from app.errors import option_error
 
+STEPS = 150
+"""Optimiser steps where nobody says how many: minutes on the embedded model."""
 Share = Annotated[float, Field(gt=0, lt=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
@@ -40,6 +42,10 @@ class FitConfig(BaseModel):
     target_prompts: Share = 0.25
     # Share of prompts kept for what unseen users show; 0 lets them show answers to prompts of training.
     context_prompts: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    # Optimiser steps of methods that train a language model.
+    steps: Annotated[int, Field(ge=1)] = STEPS
+    # Language model that methods over texts read with: "nano", an id or a folder.
+    model: Annotated[str, Field(min_length=1)] = "nano"
     # Where tensors live: "auto" (CUDA where there is a GPU), "cpu", "cuda" or "cuda:1".
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
 

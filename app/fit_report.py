@@ -20,10 +20,11 @@ from app.fit_config import FitConfig
 from app.fit_data import Prepared, Trial, whole_scale
 from app.fit_html import render_fit
 from app.fit_measures import measure_methods
+from app.fit_methods import find_method
 from app.fit_scores import FACTS, FAILED, KEPT, Scores, lens_pairs, read_scores, stage_name
 from app.fit_terminal import print_fit
 from app.profile_features import prompt_text
-from app.profile_methods import METHODS, POOLED
+from app.profile_methods import POOLED
 from app.store import RECORD, RunStore
 from persona.data.duplicates import prompt_overlap
 from persona.diagnostics import probe_dimensions
@@ -89,10 +90,11 @@ def assemble(
     methods = {
         name: {
             **figures[name],
-            "title": METHODS[name].title,
-            "source": METHODS[name].source,
+            "title": find_method(name).title,
+            "source": find_method(name).source,
             "latent_dim": facts[name][0]["latent_dim"],
             "active_units": [own["active_units"] for own in facts[name]],
+            "ranking": _ranking([own["ranking"] for own in facts[name] if "ranking" in own]),
         }
         for name in scores
     }
@@ -108,8 +110,21 @@ def assemble(
         "best": best,
         "map": _portrait(prepared, scores[best["name"]][0]),
         "left_out": left_out,
+        "cut_replies": max(
+            (own.get("cut_replies", 0) for parts in facts.values() for own in parts), default=0
+        ),
         "timing": _timing(store, facts, config),
         "manifest": store.manifest,
+    }
+
+
+def _ranking(by_seed: Sequence[Report]) -> dict[str, float | None] | None:
+    """How a policy itself ranks replies, a mean over splits; None for methods that have no policy."""
+    if not by_seed:
+        return None
+    return {
+        name: None if by_seed[0][name] is None else float(np.mean([part[name] for part in by_seed]))
+        for name in by_seed[0]
     }
 
 

@@ -90,7 +90,7 @@ def measure_profile(
     by_size = [score_users(profile, context, target, features, k=k, seed=seed) for k in sizes]
     users, last = by_size[-1].users, sizes[-1]
     shuffled = score_users(profile, context, target, features, k=last, seed=seed, shuffled=True)
-    shown = np.stack([np.minimum(_count(context, users), k) for k in sizes]).astype(np.float64)
+    shown = np.stack([np.minimum(count_shown(context, users), k) for k in sizes]).astype(np.float64)
     with torch.no_grad():
         lifted = profile.lift(features)
         pairs = context_pairs(context, lifted, users, last, np.random.default_rng(seed))
@@ -107,7 +107,7 @@ def measure_profile(
         shuffled.accuracy,
         _accuracy_on(profile, trial, trial.agreed, features, users, last, seed),
         _accuracy_on(profile, trial, trial.controversial, features, users, last, seed),
-        _two_axes(white),
+        two_axes(white),
         central_wishes(profile, posterior, lens),
         flip_cosines(profile, pairs),
         reward_scales(profile, posterior, lens),
@@ -150,7 +150,8 @@ def read_scores(folder: Path) -> tuple[Scores, dict[str, Any]]:
     return Scores(**{name: value.numpy() for name, value in arrays.items()}), facts
 
 
-def _count(table: ComparisonTable, users: NDArray[np.int64]) -> NDArray[np.int64]:
+def count_shown(table: ComparisonTable, users: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Comparisons of each user. Shape (U,)."""
     order = np.sort(table.users)
     return np.searchsorted(order, users, side="right") - np.searchsorted(order, users, side="left")
 
@@ -188,7 +189,7 @@ def _active_units(white: Values) -> int:
     return int((np.linalg.svd(centred, compute_uv=False) ** 2 / len(white) > ACTIVE_VARIANCE).sum())
 
 
-def _two_axes(white: Values) -> Values:
+def two_axes(white: Values) -> Values:
     """The means on their two widest axes, each with its largest entry positive; zeros where there are fewer."""
     found = np.zeros((len(white), 2))
     if white.shape[1]:

@@ -1,6 +1,6 @@
 """The tables of `profiles.html` as plain texts: those of the page, and those that stand beside the plots."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,6 +53,7 @@ def fit_tables(report: Report) -> dict[str, Table]:
             ],
         ),
         "diagnostics": _diagnostics(report),
+        "ranking": _rankings(report),
         "methods": Table(
             "What each method is, and what it costs",
             ["method", "name", "source", "latent size", "active axes by split", "fit, s", "new user, ms"],
@@ -61,8 +62,8 @@ def fit_tables(report: Report) -> dict[str, Table]:
                     title_of(report, name),
                     name,
                     report["methods"][name]["source"],
-                    str(report["methods"][name]["latent_dim"]),
-                    ", ".join(map(str, report["methods"][name]["active_units"])),
+                    _or_none_of([report["methods"][name]["latent_dim"]]),
+                    _or_none_of(report["methods"][name]["active_units"]),
                     f"{report['timing'][name]['fit_seconds']:.1f}",
                     f"{report['timing'][name]['new_user_ms']:.2f}",
                 ]
@@ -179,12 +180,28 @@ def _diagnostics(report: Report) -> Table:
             _or_none(report["methods"][name]["label_flip"], "metric"),
             _or_none(report["methods"][name]["loudness"], "metric"),
             show(report["methods"][name]["shuffle_gap"], "points"),
-            ", ".join(map(str, report["methods"][name]["active_units"])),
+            _or_none_of(report["methods"][name]["active_units"]),
         ]
         for name in ranked(report)
     ]
     head = ["method", "flipped labels, cosine", "loudest over quietest", "lost under another's comparisons"]
     return Table("What may be wrong although the accuracy looks right", [*head, "active axes by split"], rows)
+
+
+def _rankings(report: Report) -> Table:
+    """How policies rank replies; without rows where no method has a policy."""
+    keys = ("reward", "ranking", "idealised", "reference", "gained", "lost")
+    rows = [
+        [title_of(report, name), *(show({"value": ranking[key]}, "share") for key in keys)]
+        for name in ranked(report)
+        if (ranking := report["methods"][name]["ranking"]) is not None
+    ]
+    head = ["method", "reward right", "policy right", "could be right", "base model right", "gained", "lost"]
+    return Table("Whether policies themselves rank replies as users do, share of choices", head, rows)
+
+
+def _or_none_of(numbers: Sequence[int | None]) -> str:
+    return ", ".join("none" if number is None else str(number) for number in numbers)
 
 
 def _or_none(measure: Mapping[str, Any] | None, kind: Unit = "share") -> str:

@@ -88,7 +88,20 @@ def diagnostics_meanings(report: Report) -> list[str]:
         "users over the 10 % one; a policy that is trained on such rewards follows the loud ones.",
         f"Lost under another's comparisons: what remains of the accuracy after {last_size(report)} comparisons is not "
         "knowledge of the user if nothing is lost.",
-        "Active axes: directions along which beliefs about users really differ; none means that all users are one.",
+        "Active axes: directions along which beliefs about users really differ; none means that all users are one. "
+        "Methods over texts have no such axes; their labels are flipped, and their loudness is taken, by log-odds.",
+        *_what_ranking_means(report),
+    ]
+
+
+def _what_ranking_means(report: Report) -> list[str]:
+    if all(method["ranking"] is None for method in report["methods"].values()):
+        return []
+    return [
+        "Policies: the reward is right where training raised the chosen reply over the rejected one by more than the "
+        "base model had it; the policy is right where it would itself write the chosen reply rather than the other. "
+        "Training to perfection could make it right as often as the fourth column says if nine of ten people agreed "
+        "on each choice; gained and lost choices changed their ranking from the base model's."
     ]
 
 
@@ -124,6 +137,10 @@ def facts_of(report: Report) -> list[str]:
     if data["contradictions"]:
         found.append(f"{data['contradictions']:,} choices contradict another one by the same user.")
     found += data["notes"]
+    if report["cut_replies"]:
+        found.append(
+            f"Of {report['cut_replies']:,} replies, which are long, methods over texts read only the beginning."
+        )
     if report["constant_attributes"]:
         found.append(
             f"These attributes do not vary among the replies: {', '.join(report['constant_attributes'])}."
@@ -194,7 +211,7 @@ def _what_it_minds(report: Report) -> list[str]:
     """A warning where the best method's beliefs follow what was asked about more than who won."""
     best = report["best"]["name"]
     flip = report["methods"][best]["label_flip"]
-    if flip is None or flip["value"] < BLIND:
+    if flip is None or flip["ci95"][0] < BLIND:
         return []
     return [
         f"Its beliefs hardly mind who won: after the opposite choices they point the same way (cosine "

@@ -1,6 +1,7 @@
-"""The methods that `persona fit` compares, by the names that people type.
+"""The methods over features that `persona fit` compares and runs are made with, by the names that people type.
 
-To add one: a line in `METHODS` that says how to fit it, and its loader in `app.profile_files.LOADERS`.
+To add one: a line in `METHODS` that says how to fit it, and its loader in `app.profile_files.LOADERS`. Those that read
+texts stand in `app.fit_text_methods`.
 """
 
 from collections.abc import Callable, Mapping
@@ -165,17 +166,3 @@ METHODS: Mapping[str, Method] = {
         "attributes and prompts",
     ),
 }
-
-
-def check_methods(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The methods to fit, with the average user's model first if nobody named it.
-
-    Raises:
-        ConfigError: There is no such method.
-    """
-    unknown = [name for name in names if name not in METHODS]
-    if unknown:
-        raise ConfigError(
-            f"--methods must be among {', '.join(METHODS)}; got {', '.join(unknown[:3])}. Correct the names."
-        )
-    return names if POOLED in names else (POOLED, *names)

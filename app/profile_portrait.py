@@ -70,14 +70,15 @@ class Portrait(NamedTuple):
 
     wishes: The surest first.
     tellings: The most telling first.
-    doubt_left: Variance of the log-odds of choices that is left, as a share of that about a stranger.
+    doubt_left: Variance of the log-odds of choices that is left, as a share of that about a stranger; None where a
+        profile has no belief.
     foretells: How often the profile expects to be right about this user's next choices.
     stranger: The same for a stranger.
     """
 
     wishes: list[Wish]
     tellings: list[Telling]
-    doubt_left: float
+    doubt_left: float | None
     foretells: float
     stranger: float
 

@@ -14,13 +14,29 @@ from app.errors import ConfigError, StoreError
 from app.files import read_json
 from app.fit_data import read_strict
 from app.fit_report import POOL_JSON, PROFILES, PROFILES_JSON
-from app.profile_features import FeatureScale, Reads, build_features, prompt_text, standardise_attributes
+from app.fit_text_methods import TEXT_METHODS, load_text_profile
+from app.fit_texts import as_question, cut_texts
+from app.profile_features import (
+    FeatureScale,
+    build_features,
+    measure_attribute_values,
+    prompt_text,
+    standardise_attributes,
+)
 from app.profile_files import load_profile
 from app.profile_methods import METHODS
 from app.profile_portrait import Portrait, Question, draw_portrait, next_questions
+from app.profile_texts import (
+    PAIRS,
+    TextPairs,
+    ask_committee,
+    build_text_lens,
+    draw_text_portrait,
+    text_questions,
+)
 from app.profile_wishes import build_lens
 from app.whois_words import print_portrait
-from persona.profiles import Profile
+from persona.profiles.shots import Shot
 from persona.types import ReplyPairs
 
 SHOWN_QUESTIONS = 3
@@ -56,8 +72,7 @@ class Pair(NamedTuple):
 class _Opened(NamedTuple):
     report: dict[str, Any]
     method: str
-    profile: Profile
-    reads: Reads
+    folder: Path
     scale: FeatureScale
     pool: list[Pair]
 
@@ -83,7 +98,8 @@ def tell_user(folder: Path, ask: Ask, *, console: Console) -> dict[str, Any]:
     judged = {frozenset((pair.first, pair.second)) for pair in choices}
     candidates = opened.pool if ask.questions is None else _read_questions(ask.questions)
     candidates = [pair for pair in candidates if frozenset((pair.first, pair.second)) not in judged]
-    portrait, questions = _look(opened, choices, candidates)
+    look = _look_at_texts if opened.method in TEXT_METHODS else _look
+    portrait, questions = look(opened, choices, candidates)
     told = _as_json(opened, user, choices, portrait, [(candidates[q.place], q) for q in questions])
     if ask.as_json:
         console.print(
@@ -156,7 +172,7 @@ def _open(folder: Path, method: str | None) -> _Opened:
             "`persona fit`."
         )
     report = read_json(folder / PROFILES_JSON)
-    personal = [name for name in report["order"] if report["methods"][name]["latent_dim"]]
+    personal = [name for name in report["order"] if report["methods"][name]["latent_dim"] != 0]
     if not personal:
         raise ConfigError(
             f"DIR must hold a method that learns of users; got {', '.join(report['order'])} in {folder}. Fit others."
@@ -173,8 +189,7 @@ def _open(folder: Path, method: str | None) -> _Opened:
     return _Opened(
         report,
         chosen,
-        load_profile(place / chosen),
-        METHODS[chosen].reads,
+        place / chosen,
         FeatureScale.load(place, pool["features"]),
         [Pair(**pair) for pair in pool["pairs"]],
     )
@@ -188,10 +203,10 @@ def _look(opened: _Opened, choices: list[Pair], candidates: list[Pair]) -> tuple
     replies = [text for pair in pairs for text in (pair.first, pair.second)]
     owner = np.repeat([row[pair.prompt] for pair in pairs], 2)
     raw = build_features(replies, prompts, owner, opened.scale.names)
-    features = opened.scale.matrix(raw, owner, opened.reads)
+    features = opened.scale.matrix(raw, owner, METHODS[opened.method].reads)
     shown = slice(0, 2 * len(opened.pool))
     named = standardise_attributes(raw.attributes[shown])
-    profile = opened.profile
+    profile = load_profile(opened.folder)
     with torch.no_grad():
         lens = build_lens(profile, features[shown], named.values, _pairs(len(opened.pool)))
         first, second = profile.lift(features).unflatten(0, (len(pairs), 2)).unbind(1)
@@ -203,6 +218,31 @@ def _look(opened: _Opened, choices: list[Pair], candidates: list[Pair]) -> tuple
         rest = slice(own.stop, None)
         questions = next_questions(profile, profile.encode(context), first[rest], second[rest])
     return portrait, questions[:SHOWN_QUESTIONS]
+
+
+def _look_at_texts(
+    opened: _Opened, choices: list[Pair], candidates: list[Pair]
+) -> tuple[Portrait, list[Question]]:
+    """The same by a profile over texts; candidates beyond the first `PAIRS` are not asked about, as each takes time."""
+    profile, model = load_text_profile(opened.folder)
+    pool, candidates = opened.pool[:PAIRS], candidates[:PAIRS]
+    values = standardise_attributes(
+        measure_attribute_values([text for pair in pool for text in (pair.first, pair.second)])
+    )
+    everything = [*pool, *choices, *candidates]
+    pairs = TextPairs(
+        [as_question(text) for text in cut_texts(model, [pair.prompt for pair in everything])],
+        cut_texts(model, [pair.first for pair in everything]),
+        cut_texts(model, [pair.second for pair in everything]),
+    )
+    size = len(pool)
+    lens_pairs = TextPairs(pairs.conversations[:size], pairs.first[:size], pairs.second[:size])
+    lens = build_text_lens(lens_pairs, values.values[::2], values.values[1::2])
+    own = range(size, size + len(choices))
+    shots = [Shot(pairs.conversations[row], pairs.first[row], pairs.second[row]) for row in own]
+    committee = ask_committee(profile, shots, pairs)
+    portrait = draw_text_portrait(committee, own, lens, values.names)
+    return portrait, text_questions(committee, range(own.stop, len(pairs.first)))[:SHOWN_QUESTIONS]
 
 
 def _pairs(count: int) -> NDArray[np.int64]:

@@ -65,8 +65,10 @@ def doubt(told: Told) -> str:
     """How far all this is to be trusted, in a sentence or two."""
     measured = told["measured"]
     known = f"{measured['known']} comparison{'s' * (measured['known'] != 1)}"
+    left = told["doubt_left"]
+    still = "" if left is None else f"{show_value(left, 'share')} of the doubt about a stranger is left. "
     return (
-        f"{show_value(told['doubt_left'], 'share')} of the doubt about a stranger is left. The profile "
+        f"{still}The profile "
         f"({told['title']}) expects to foretell {show_value(told['expects_to_foretell'], 'share')} of this user's next "
         f"choices, and {show_value(told['expects_of_a_stranger'], 'share')} of a stranger's; on unseen users it "
         f"foretold {show(measured['accuracy'], 'share')} after {known}."

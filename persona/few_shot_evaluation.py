@@ -1,15 +1,16 @@
-"""How well profiles that read texts predict unseen users on unseen prompts: `score_users` for `FewShotProfile`."""
+"""How well profiles that read texts predict unseen users on unseen prompts: `score_users` for `TextProfile`."""
 
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
-from persona.data.comparisons import ComparisonTable, Rows, rows_of_users
+from persona.data.comparisons import ComparisonTable, PaddedRows, Rows, rows_of_users
 from persona.errors import DataError
 from persona.evaluation import UserScores, _score
-from persona.profiles.few_shot import FewShotProfile
-from persona.profiles.shots import Shot
+from persona.profiles.texts import TextProfile
+from persona.ranking_accuracy import PairLogProbs, RankingReport, ranking_report
 from persona.recipes.few_shot_tasks import ReplyTexts
 
 
@@ -21,8 +22,50 @@ class Progress(Protocol):
         ...
 
 
-def score_few_shot_users(
-    profile: FewShotProfile,
+class Foretold(NamedTuple):
+    """What a profile said of every target of U users, T at most of each.
+
+    users: Users with targets, ascending. Shape (U,).
+    asked: Rows of `target`, padded. Shape (U, T).
+    policy: Gap of chosen and rejected reply under the policy, in nats; 0 where padded. Shape (U, T).
+    reference: Under the reference. Shape (U, T).
+    scale: Log-odds for each nat of reward.
+    """
+
+    users: Rows
+    asked: PaddedRows
+    policy: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    scale: float
+
+    @property
+    def probability(self) -> NDArray[np.float64]:
+        """Of each choice that was made. Shape (U, T)."""
+        likelihood: NDArray[np.float64] = expit(self.scale * (self.policy - self.reference))
+        return likelihood
+
+    def scores(self) -> UserScores:
+        """By user, as `score_users` gives them."""
+        return _score(self.users, self.probability, self.asked.mask)
+
+    def accuracy_on(self, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Accuracy by user on those targets that `kept` (M,) marks, NaN for a user without any. Shape (U,)."""
+        mask = self.asked.mask & kept[self.asked.rows]
+        some = mask.any(1)
+        found = np.full(len(self.users), np.nan)
+        found[some] = _score(self.users[some], self.probability[some], mask[some]).accuracy
+        return found
+
+    def ranking(self, *, beta: float) -> RankingReport:
+        """Whether the policy itself ranks the targets as their users did, beside whether its reward does."""
+        mask = self.asked.mask
+        nothing = np.zeros(int(mask.sum()))
+        log_probs = PairLogProbs(self.policy[mask], nothing, self.reference[mask], nothing)
+        return ranking_report(log_probs, beta=beta)
+
+
+def foretell(
+    profile: TextProfile,
     context: ComparisonTable,
     target: ComparisonTable,
     texts: ReplyTexts,
@@ -32,14 +75,14 @@ def score_few_shot_users(
     shuffled: bool = False,
     targets: int | None = None,
     progress: Progress | None = None,
-) -> UserScores:
-    """Score a profile on every user who has targets, after at most `k` shots.
+) -> Foretold:
+    """What a profile says of the targets of every user who has some, after at most `k` shots.
 
     Contexts are those of `persona.evaluation.score_users` at the same seed, so that both can be compared user by
-    user; measures take the result as they take that of `score_users`.
+    user.
 
     Args:
-        profile: What is scored.
+        profile: What is asked.
         context: What the users may show.
         target: What is to be predicted; no prompt of it may be in `context`.
         texts: What the rows of both stand for.
@@ -53,31 +96,45 @@ def score_few_shot_users(
         DataError: A user shows a prompt that is also asked for, or there are no targets.
     """
     users = target.user_ids
-    if not len(users):
-        raise DataError(
-            "`target` must hold at least one comparison; got none. Hold out more prompts or users."
-        )
-    leaked = np.intersect1d(np.unique(context.prompts[np.isin(context.users, users)]), target.prompts)
-    if len(leaked):
-        raise DataError(
-            f"No prompt of `target` may occur in `context`; got {len(leaked)} shared ones, such as "
-            f"{leaked[:3].tolist()}. Split by prompt, with `split_users_and_prompts`."
-        )
+    _check_apart(context, target)
     owners = _next_in_ring(users, np.random.default_rng((seed, 1))) if shuffled else users
     shown = rows_of_users(context, owners, k, np.random.default_rng(seed))
     asked = rows_of_users(target, users, targets)
-    probability = np.full(asked.rows.shape, 0.5)
+    gaps = np.zeros((2, *asked.rows.shape))
     for user in range(len(users)):
-        shots = texts.shots(context, shown.rows[user, shown.mask[user]])
+        reading = profile.read(texts.shots(context, shown.rows[user, shown.mask[user]]))
         rows = asked.rows[user, asked.mask[user]]
-        probability[user, asked.mask[user]] = _ask(profile, shots, target, rows, texts)
+        gaps[:, user, asked.mask[user]] = _ask(profile, reading, target, rows, texts)
         if progress is not None:
             progress(user + 1, len(users))
-    return _score(users, probability, asked.mask)
+    return Foretold(users, asked, gaps[0], gaps[1], profile.scale)
+
+
+def score_few_shot_users(
+    profile: TextProfile,
+    context: ComparisonTable,
+    target: ComparisonTable,
+    texts: ReplyTexts,
+    *,
+    k: int,
+    seed: int,
+    shuffled: bool = False,
+    targets: int | None = None,
+    progress: Progress | None = None,
+) -> UserScores:
+    """Scores of what `foretell` gives for the same arguments; measures take them as those of `score_users`.
+
+    Raises:
+        DataError: As `foretell`.
+    """
+    told = foretell(
+        profile, context, target, texts, k=k, seed=seed, shuffled=shuffled, targets=targets, progress=progress
+    )
+    return told.scores()
 
 
 def order_spread(
-    profile: FewShotProfile,
+    profile: TextProfile,
     context: ComparisonTable,
     target: ComparisonTable,
     texts: ReplyTexts,
@@ -113,22 +170,37 @@ def order_spread(
         shots = texts.shots(context, shown.rows[user, shown.mask[user]])
         rows = asked.rows[user, asked.mask[user]]
         orders = [rng.permutation(len(shots)) for _ in range(permutations)]
-        scores = [_ask(profile, [shots[i] for i in order], target, rows, texts) for order in orders]
-        found.append(np.ptp(np.stack(scores), axis=0))
+        readings = [profile.read([shots[i] for i in order]) for order in orders]
+        gaps = np.stack([_ask(profile, reading, target, rows, texts) for reading in readings])
+        found.append(np.ptp(expit(profile.scale * (gaps[:, 0] - gaps[:, 1])), axis=0))
     return np.concatenate(found) if found else np.zeros(0)
 
 
+def _check_apart(context: ComparisonTable, target: ComparisonTable) -> None:
+    users = target.user_ids
+    if not len(users):
+        raise DataError(
+            "`target` must hold at least one comparison; got none. Hold out more prompts or users."
+        )
+    leaked = np.intersect1d(np.unique(context.prompts[np.isin(context.users, users)]), target.prompts)
+    if len(leaked):
+        raise DataError(
+            f"No prompt of `target` may occur in `context`; got {len(leaked)} shared ones, such as "
+            f"{leaked[:3].tolist()}. Split by prompt, with `split_users_and_prompts`."
+        )
+
+
 def _ask(
-    profile: FewShotProfile, shots: list[Shot], target: ComparisonTable, rows: Rows, texts: ReplyTexts
+    profile: TextProfile, reading: Any, target: ComparisonTable, rows: Rows, texts: ReplyTexts
 ) -> NDArray[np.float64]:
-    """Probability of each choice that was made."""
-    scores = profile.scores(
-        shots,
+    """Gaps of each choice that was made, under policy and reference. Shape (2, T)."""
+    gaps = profile.gaps(
+        reading,
         [texts.prompts[row] for row in target.prompts[rows]],
         [texts.replies[row] for row in target.chosen[rows]],
         [texts.replies[row] for row in target.rejected[rows]],
     )
-    return np.asarray(scores.double().numpy())
+    return np.stack([part.double().numpy() for part in gaps])
 
 
 def _next_in_ring(users: Rows, rng: np.random.Generator) -> Rows:

@@ -21,7 +21,8 @@ def fit(
         str | None,
         typer.Option(
             help="Among pooled, length, logistic, hierarchical, particles, reward-features, vpl, vpl-amortised, "
-            "vpl-paper, pal, pal-prompt, gpm, micro, direction, pro."
+            "vpl-paper, pal, pal-prompt, gpm, micro, direction, pro; through a language model, in minutes: fspo, "
+            "in-context-prompt, user-tokens."
         ),
     ] = None,
     features: Annotated[
@@ -36,6 +37,12 @@ def fit(
     context_prompts: Annotated[
         float, typer.Option(help="Share of prompts kept for what unseen users show; 0: those of training.")
     ] = 0.25,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps of methods that train a language model; 150.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Language model of such methods: nano, an id or a folder; nano.")
+    ] = None,
     columns: Annotated[
         str | None, typer.Option(help="Names of columns: user_id=annotator,chosen=better,...")
     ] = None,
@@ -60,6 +67,8 @@ def fit(
                 "test_users": test_users,
                 "target_prompts": target_prompts,
                 "context_prompts": context_prompts,
+                "steps": steps,
+                "model": model,
                 "device": device,
             }
         )

@@ -31,9 +31,10 @@ from persona.policy.context_windows import (
 from persona.policy.language_model import LanguageModel, add_to_system
 from persona.policy.sampling import Sampling
 from persona.profiles.shots import Layout, Order, Placed, Shot, ShotFormat, lay_out_shots, place_prompt
+from persona.profiles.texts import PairGaps
 from persona.types import Conversation
 
-_KIND = "few-shot profile"
+KIND = "few-shot profile"
 _DESCRIBE = "Describe what this user likes in a reply."
 
 
@@ -155,23 +156,20 @@ class FewShotProfile:
             )
         if not conversations or not sizes - {0}:
             return torch.zeros(len(conversations), max(sizes, default=0))
-        total = torch.zeros(len(conversations), sizes.pop())
-        for order in reading.layout.orders:
-            placed = [
-                place_prompt(self.policy.language_model, reading.layout, order, conversation, options)
-                for conversation, options in zip(conversations, replies, strict=True)
-            ]
-            total += self._log_probs(self.adapted, reading.policy, placed)
-            if self.reference is Reference.SAME_SHOTS:
-                total -= self._log_probs(self.base, reading.reference, placed)
-        total /= len(reading.layout.orders)
-        if self.reference is Reference.NO_SHOTS:
-            plain = [
-                place_prompt(self.policy.language_model, reading.layout, Order(), conversation, options)
-                for conversation, options in zip(conversations, replies, strict=True)
-            ]
-            total -= self._log_probs(self.base, reading.policy, plain)
-        return total
+        policy, reference = self._both(reading, conversations, replies)
+        return policy - reference
+
+    def gaps(
+        self,
+        reading: Reading,
+        conversations: Sequence[Conversation],
+        first: Sequence[str],
+        second: Sequence[str],
+    ) -> PairGaps:
+        """How much likelier the first reply to each of T conversations is, under the policy and the reference."""
+        with torch.no_grad():
+            parts = self._both(reading, conversations, list(zip(first, second, strict=True)))
+        return PairGaps(*(part[:, 0] - part[:, 1] for part in parts))
 
     def score(
         self, shots: Sequence[Shot] | Reading, conversation: Conversation, first: str, second: str
@@ -246,7 +244,7 @@ class FewShotProfile:
             "scale": self.scale,
             "orders": self.orders,
         }
-        save_artefact(folder, "few_shot", kind=_KIND, tensors={}, facts=facts)
+        save_artefact(folder, "few_shot", kind=KIND, tensors={}, facts=facts)
 
     @classmethod
     def load(cls, folder: Path, language_model: LanguageModel) -> "FewShotProfile":
@@ -256,7 +254,7 @@ class FewShotProfile:
             DataError: The folder holds no few-shot profile.
             ModelError: The policy is damaged, or belongs to another base model.
         """
-        _, facts = load_artefact(folder, "few_shot", kind=_KIND)
+        _, facts = load_artefact(folder, "few_shot", kind=KIND)
         return cls(
             ConditionedPolicy.load(folder, language_model),
             ShotFormat.model_validate(facts["shot_format"]),
@@ -264,6 +262,30 @@ class FewShotProfile:
             scale=facts["scale"],
             orders=facts["orders"],
         )
+
+    def _both(
+        self, reading: Reading, conversations: Sequence[Conversation], replies: Sequence[Sequence[str]]
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of every reply under policy and reference, averaged over orders. Shapes (T, R)."""
+        policy = torch.zeros(len(conversations), len(replies[0]))
+        reference = torch.zeros_like(policy)
+        for order in reading.layout.orders:
+            placed = [
+                place_prompt(self.policy.language_model, reading.layout, order, conversation, options)
+                for conversation, options in zip(conversations, replies, strict=True)
+            ]
+            policy += self._log_probs(self.adapted, reading.policy, placed)
+            if self.reference is Reference.SAME_SHOTS:
+                reference += self._log_probs(self.base, reading.reference, placed)
+        policy /= len(reading.layout.orders)
+        reference /= len(reading.layout.orders)
+        if self.reference is Reference.NO_SHOTS:
+            plain = [
+                place_prompt(self.policy.language_model, reading.layout, Order(), conversation, options)
+                for conversation, options in zip(conversations, replies, strict=True)
+            ]
+            reference = self._log_probs(self.base, reading.policy, plain)
+        return policy, reference
 
     def _reading(self, shots: Sequence[Shot] | Reading, conversations: Sequence[Conversation]) -> Reading:
         if isinstance(shots, Reading):

@@ -19,6 +19,8 @@ from persona.policy.conditioned import ConditionedPolicy
 from persona.policy.language_model import LanguageModel, TokenRow
 from persona.policy.prefix import prefixed_log_probs
 from persona.policy.scoring import score_by_length
+from persona.profiles.shots import Shot
+from persona.profiles.texts import PairGaps
 from persona.types import Conversation
 
 KIND = "soft user tokens"
@@ -108,9 +110,12 @@ class UserTokenPolicy:
         policy: Base model with a LoRA, without conditions.
         tokens: The users.
         scale: Log-odds of a preference for each nat of reward, positive.
+        adapt_steps: Steps in which `read` places a new user.
     """
 
-    def __init__(self, policy: ConditionedPolicy, tokens: UserTokens, *, scale: float = 0.5) -> None:
+    def __init__(
+        self, policy: ConditionedPolicy, tokens: UserTokens, *, scale: float = 0.5, adapt_steps: int = 20
+    ) -> None:
         """Bring the tokens to the policy's device.
 
         Raises:
@@ -128,6 +133,7 @@ class UserTokenPolicy:
         self.policy = policy
         self.tokens = tokens.to(policy.device)
         self.scale = scale
+        self.adapt_steps = adapt_steps
 
     def log_probs(self, rows: Sequence[TokenRow], prefix: Tensor) -> Tensor:
         """Log-probability of each row's policy tokens behind its user's vectors, in nats.
@@ -163,17 +169,36 @@ class UserTokenPolicy:
             first: A reply to each.
             second: Another reply to each.
         """
+        if not conversations:
+            return torch.zeros(0)
+        return torch.sigmoid(self.gaps(place, conversations, first, second).log_odds(self.scale))
+
+    @torch.no_grad()
+    def gaps(
+        self,
+        reading: Tensor | None,
+        conversations: Sequence[Conversation],
+        first: Sequence[str],
+        second: Sequence[str],
+    ) -> PairGaps:
+        """How much likelier the first reply to each of T conversations is; `reading` is a place, as in `scores`."""
         rows = [
             *self.policy.encode_replies(conversations, first),
             *self.policy.encode_replies(conversations, second),
         ]
-        if not rows:
-            return torch.zeros(0)
-        where = self.tokens.place.new_zeros(self.tokens.place.shape[1]) if place is None else place
+        where = self.tokens.place.new_zeros(self.tokens.place.shape[1]) if reading is None else reading
         prefix = self.tokens.of_places(where[None]).expand(len(rows), -1, -1)
-        reward = self.log_probs(rows, prefix) - self.policy.reference_log_probs(rows).sum(1)
-        gain = reward[: len(first)] - reward[len(first) :]
-        return torch.sigmoid(self.scale * gain).cpu()
+        parts = self.log_probs(rows, prefix).cpu(), self.policy.reference_log_probs(rows).sum(1).cpu()
+        return PairGaps(*(part[: len(first)] - part[len(first) :] for part in parts))
+
+    def read(self, shots: Sequence[Shot]) -> Tensor:
+        """Where a user who made these choices is, by `adapt_steps` steps of `adapt_user`. Shape (K,) or (S W,)."""
+        talks = [shot.conversation for shot in shots]
+        return self.adapt_user(
+            self.policy.encode_replies(talks, [shot.chosen for shot in shots]),
+            self.policy.encode_replies(talks, [shot.rejected for shot in shots]),
+            steps=self.adapt_steps,
+        )
 
     def adapt_user(
         self,
@@ -214,7 +239,7 @@ class UserTokenPolicy:
     def save(self, folder: Path) -> None:
         """Write the LoRA, and the users beside it."""
         self.policy.save(folder)
-        facts = {"scale": self.scale, "clusters": self.tokens.clusters}
+        facts = {"scale": self.scale, "clusters": self.tokens.clusters, "adapt_steps": self.adapt_steps}
         save_artefact(folder, "user_tokens", kind=KIND, tensors=self.tokens.state_dict(), facts=facts)
 
     @classmethod
@@ -229,4 +254,5 @@ class UserTokenPolicy:
         size, width = tensors["generic"].shape
         tokens = UserTokens(len(tensors["place"]), size, width, clusters=facts["clusters"])
         tokens.load_state_dict(tensors)
-        return cls(ConditionedPolicy.load(folder, language_model), tokens, scale=facts["scale"])
+        policy = ConditionedPolicy.load(folder, language_model)
+        return cls(policy, tokens, scale=facts["scale"], adapt_steps=facts["adapt_steps"])

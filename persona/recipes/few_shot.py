@@ -182,6 +182,40 @@ def train_few_shot(
     return profile
 
 
+def untrained_few_shot(
+    table: ComparisonTable,
+    texts: ReplyTexts,
+    language_model: LanguageModel,
+    config: FewShotConfig,
+    *,
+    seed: int,
+) -> FewShotProfile:
+    """The in-context prompt: the base model itself reads the shots; the scale of its probabilities alone is fitted.
+
+    Args:
+        table: Comparisons of users that the scale is fitted on, `config.held_out_share` of them.
+        texts: What its rows stand for.
+        language_model: The frozen base.
+        config: Of the shots and the reference, which must not be that of the same shots: nothing would be left.
+        seed: Draws users and their tasks.
+
+    Raises:
+        DataError: Fewer than two users, or rewards against the same shots.
+    """
+    if config.reference is Reference.SAME_SHOTS:
+        raise DataError(
+            "`reference` must not read the same shots where nothing is trained; got 'same shots', against which every "
+            "reward is 0. Use 'no shots'."
+        )
+    _, users = hold_out_users(table, config.held_out_share, np.random.default_rng(seed))
+    policy = ConditionedPolicy.build(language_model, 0, 0, rank=1, seed=seed)
+    profile = FewShotProfile(policy, config.shot_format, reference=config.reference)
+    profile.scale, _ = _fit_scale(
+        profile, table.select(np.isin(table.users, users)), texts, config, seed=seed
+    )
+    return profile
+
+
 def _optimise(
     profile: FewShotProfile,
     draw: Callable[[int, np.random.Generator], list[Task]],

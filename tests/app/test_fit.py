@@ -114,7 +114,7 @@ def test_a_best_method_that_does_not_mind_who_won_is_told() -> None:
     flip = {"value": 0.9, "ci95": [0.8, 1.0], "n": 9}
     report = {"best": {"name": "vpl"}, "methods": {"vpl": {"label_flip": flip}}}
     assert _what_it_minds(report)[0].startswith("Its beliefs hardly mind who won: ")
-    flip["value"] = -0.9
+    flip["ci95"] = [-0.9, 1.0]
     assert _what_it_minds(report) == []
 
 

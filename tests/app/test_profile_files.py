@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from app.errors import ConfigError, StoreError
+from app.fit_methods import check_methods
 from app.profile_features import Reads
 from app.profile_files import load_profile, save_profile
-from app.profile_methods import METHODS, Material, check_methods
+from app.profile_methods import METHODS, Material
 from persona.checks import check_profile
 from persona.data.comparisons import context_pairs
 from persona.errors import ContractError, DataError

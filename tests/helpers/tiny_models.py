@@ -1,5 +1,7 @@
 """Random language models and tokenizers small enough to be built anew in every test."""
 
+from pathlib import Path
+
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -79,3 +81,10 @@ def tiny_language_model(
     model = tiny_llama(len(tokenizer), seed=seed)
     model.config.persona_slots = list(slots)
     return LanguageModel.wrap(model, tokenizer, name="tiny")
+
+
+def save_tiny_model(folder: Path) -> None:
+    """Write `tiny_language_model` so that `load_language_model` reads it."""
+    model = tiny_language_model()
+    model.model.save_pretrained(folder)
+    model.tokenizer.save_pretrained(folder)

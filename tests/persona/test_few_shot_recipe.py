@@ -5,14 +5,14 @@ from pydantic import ValidationError
 
 from persona.data.comparisons import ComparisonTable
 from persona.errors import DataError
-from persona.few_shot_evaluation import order_spread, score_few_shot_users
+from persona.few_shot_evaluation import foretell, order_spread, score_few_shot_users
 from persona.objectives.dpo import dpo_loss
 from persona.objectives.ipo import ipo_loss
 from persona.policy import LanguageModel
 from persona.policy.sampling import Sampling
 from persona.profiles.few_shot import FewShotProfile, Reference, described
 from persona.profiles.shots import Layout, Order, Shot, ShotFormat, place_prompt
-from persona.recipes.few_shot import FewShotConfig, train_few_shot
+from persona.recipes.few_shot import FewShotConfig, train_few_shot, untrained_few_shot
 from persona.recipes.few_shot_tasks import Dreamer, ReplyTexts, draw_tasks
 from tests.helpers.tiny_models import WORDS, tiny_language_model
 
@@ -240,3 +240,31 @@ def test_evaluation_refuses_what_would_leak(base: LanguageModel) -> None:
 def test_settings_out_of_range_are_refused(setting: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(setting))):
         FewShotConfig(**setting)  # type: ignore[arg-type]
+
+
+def test_what_is_foretold_gives_scores_accuracies_of_parts_and_the_ranking(base: LanguageModel) -> None:
+    table = yes_and_no_sayers(4)
+    context, target = (table.select(table.prompts % 2 == part) for part in (0, 1))
+    profile = train(base, steps=1)
+    told = foretell(profile, context, target, TEXTS, k=2, seed=0)
+    scores = told.scores()
+    mask = told.asked.mask
+    right = np.where(mask, told.policy > told.reference, False)
+    assert np.allclose(scores.accuracy, right.sum(1) / mask.sum(1))
+    everything, nothing = np.ones(len(target), dtype=bool), np.zeros(len(target), dtype=bool)
+    assert np.array_equal(told.accuracy_on(everything), scores.accuracy)
+    assert np.isnan(told.accuracy_on(nothing)).all()
+    ranking = told.ranking(beta=0.3)
+    assert ranking.ranking == pytest.approx((told.policy[mask] > 0).mean())
+    assert ranking.reward == pytest.approx(right[mask].mean())
+
+
+def test_the_untrained_prompt_needs_a_reference_without_shots(base: LanguageModel) -> None:
+    table = yes_and_no_sayers(4)
+    config = FewShotConfig(shots=(0, 2), reference=Reference.NO_SHOTS, held_out_share=0.5)
+    profile = untrained_few_shot(table, TEXTS, base, config, seed=0)
+    gaps = profile.gaps(profile.read([]), [TEXTS.prompts[0]], ["yes"], ["no"])
+    assert torch.allclose(gaps.policy, gaps.reference, atol=1e-5)  # without shots it is the base model
+    same = config.model_copy(update={"reference": Reference.SAME_SHOTS})
+    with pytest.raises(DataError, match="got 'same shots', against which every reward is 0"):
+        untrained_few_shot(table, TEXTS, base, same, seed=0)
