@@ -140,6 +140,20 @@ class PreferencePairs:
         )
         return replace(self, reference=(chosen, rejected))
 
+    def against(self, policy: ConditionedPolicy) -> "PreferencePairs":
+        """The same pairs, measured against the policy as it stands, each under its own condition, not against the base.
+
+        For a policy that has learned by imitation first, as where the reference of a paper is the fine-tuned model.
+        """
+        count = self.turns
+        with torch.no_grad():
+            chosen, rejected = (
+                sum_by_turn(log_probs, turn_index(rows, log_probs.device), count)
+                for rows in (self.chosen, self.rejected)
+                for log_probs in [policy.token_log_probs(rows, self.condition)[0]]
+            )
+        return replace(self, reference=(chosen, rejected))
+
 
 Report = Callable[[Mapping[str, float]], None]
 

@@ -24,11 +24,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from persona.errors import DataError, ShapeError
-from persona.objectives.sft import sft_loss
 from persona.policy.conditioned import ConditionedPolicy
-from persona.policy.language_model import TokenRow
 from persona.profiles.direction import direction_as_text
-from persona.recipes.policy import PolicyConfig, endless_batches, rate_factor
+from persona.recipes.imitation import ImitationConfig, imitate
 from persona.types import Condition, Conversation
 
 Measure: TypeAlias = Callable[[NDArray[np.int64], Sequence[str]], Tensor]
@@ -38,9 +36,6 @@ DrawDirections: TypeAlias = Callable[[int, np.random.Generator], Tensor]
 Tell: TypeAlias = Callable[[Tensor], Condition]
 """From directions (B, A) to what the policy is told; a row of zeros is the average user."""
 Report: TypeAlias = Callable[[Mapping[str, float]], None]
-
-REPLIES_AT_ONCE = 16
-"""Replies whose gradient is taken at once; a step adds up as many such parts as it needs, to bound memory."""
 
 
 class RejectionSamplingConfig(BaseModel):
@@ -70,6 +65,17 @@ class RejectionSamplingConfig(BaseModel):
     drop_condition: float = Field(default=0.1, ge=0, le=1)
     # Largest norm of the gradient.
     max_grad_norm: float = Field(default=1.0, gt=0)
+
+    @property
+    def imitation(self) -> ImitationConfig:
+        """How the winners of a round are learned."""
+        return ImitationConfig(
+            steps=self.steps_per_round,
+            rows_per_step=self.winners_per_step,
+            lora_lr=self.lora_lr,
+            gate_lr=self.gate_lr,
+            max_grad_norm=self.max_grad_norm,
+        )
 
 
 def train_rejection_sampling(
@@ -127,13 +133,12 @@ def train_rejection_sampling(
         shown = rng.random(len(told_apart)) >= config.drop_condition
         kept = directions[told_apart] * torch.from_numpy(shown)[:, None].to(directions)
         condition = _told(tell, kept)
-        policy.gate.fit_scale(condition.latent, condition.direction)
         winners = policy.encode_replies(
             [conversations[rows[i]] for i in told_apart],
             [replies[i * worth.shape[1] + int(best[i])] for i in told_apart],
             condition,
         )
-        losses = _learn(policy, winners, condition, config, rng)
+        losses = imitate(policy, winners, condition, config.imitation, rng)
         part = max(len(losses) // 4, 1)
         metrics = {
             "round": float(number + 1),
@@ -244,42 +249,6 @@ def _sample(
     )
     rewards = _measured(measure, repeated, replies, directions.shape[1]).view(len(rows), several, -1)
     return replies, torch.einsum("bka,ba->bk", rewards, directions)
-
-
-def _learn(
-    policy: ConditionedPolicy,
-    winners: Sequence[TokenRow],
-    condition: Condition,
-    config: RejectionSamplingConfig,
-    rng: np.random.Generator,
-) -> list[float]:
-    """Nats a token of each step's winners."""
-    groups = [
-        {"params": policy.adapter_parameters(), "lr": config.lora_lr},
-        {"params": list(policy.gate.parameters()), "lr": config.gate_lr},
-    ]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    schedule = PolicyConfig(steps=config.steps_per_round)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, schedule))
-    lengths = np.asarray([len(row.ids) for row in winners])
-    batches = endless_batches(lengths, config.winners_per_step, rng)
-    losses: list[float] = []
-    for _ in range(config.steps_per_round):
-        index = next(batches)
-        optimizer.zero_grad(set_to_none=True)
-        total = 0.0
-        for start in range(0, len(index), REPLIES_AT_ONCE):
-            part = index[start : start + REPLIES_AT_ONCE]
-            log_probs, mask = policy.token_log_probs([winners[i] for i in part], condition.select(part))
-            loss = sft_loss(log_probs, mask).sum() / len(index)
-            loss.backward()
-            total += loss.item()
-        torch.nn.utils.clip_grad_norm_([p for p in trained if p.grad is not None], config.max_grad_norm)
-        optimizer.step()
-        scheduler.step()
-        losses.append(total)
-    return losses
 
 
 def _told(tell: Tell, directions: Tensor) -> Condition:

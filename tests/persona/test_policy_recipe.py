@@ -213,3 +213,12 @@ def test_pairs_without_rows_or_with_lost_weight_are_refused(base: LanguageModel)
 def test_settings_out_of_range_are_refused(setting: dict[str, float]) -> None:
     with pytest.raises(ValidationError, match=next(iter(setting))):
         PolicyConfig(**setting)  # type: ignore[arg-type]
+
+
+def test_pairs_against_the_policy_itself_begin_at_no_margin(base: LanguageModel) -> None:
+    policy = build(base)
+    config = PolicyConfig(steps=8, pairs_per_step=4, sft_weight=0.0, drop_condition=0.0)
+    train_policy(policy, pairs_for(policy, users(4)), config, seed=0)
+    again = train_policy(policy, pairs_for(policy, users(4)).against(policy), config, seed=0)
+    assert again[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert again[0]["margin"] == pytest.approx(0.0, abs=1e-5) and again[-1]["margin"] > 0.01
