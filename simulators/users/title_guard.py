@@ -5,7 +5,7 @@ misspell what it gives away. A title of one word is found only as it is written,
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 
 from simulators.types import Dialogue, Utterance
@@ -63,11 +63,12 @@ def _title_spans(text: str, title: str) -> list[Span]:
     if not wanted:
         return []
     words = list(_WORD.finditer(text))
+    same = _likeness(wanted)
     spans: list[Span] = []
     start = 0
     while start + len(wanted) <= len(words):
         run = words[start : start + len(wanted)]
-        if _same([match[0] for match in run], wanted):
+        if same([match[0] for match in run]):
             led = start > 0 and len(wanted) > 1 and words[start - 1][0].lower() in _ARTICLES
             spans.append((words[start - led].start(), run[-1].end()))
             start += len(wanted)
@@ -76,11 +77,16 @@ def _title_spans(text: str, title: str) -> list[Span]:
     return spans
 
 
-def _same(said: Sequence[str], wanted: Sequence[str]) -> bool:
+def _likeness(wanted: Sequence[str]) -> Callable[[Sequence[str]], bool]:
+    """Whether a run of words is the wanted one, or nearly so."""
     if len(wanted) == 1:
-        return said[0] == wanted[0]
-    left, right = " ".join(said).casefold(), " ".join(wanted).casefold()
-    if left == right:
-        return True
-    matcher = SequenceMatcher(None, left, right, autojunk=False)
-    return matcher.real_quick_ratio() >= _NEARLY and matcher.ratio() >= _NEARLY
+        return lambda said: said[0] == wanted[0]
+    matcher = SequenceMatcher(None, autojunk=False)
+    matcher.set_seq2(" ".join(wanted).casefold())
+
+    def nearly(said: Sequence[str]) -> bool:
+        matcher.set_seq1(" ".join(said).casefold())
+        bounds = (matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio)
+        return all(bound() >= _NEARLY for bound in bounds)
+
+    return nearly

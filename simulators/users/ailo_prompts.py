@@ -1,0 +1,155 @@
+"""What AILO's language model is told, in the five-call and in the merged form.
+
+Parts that stay the same come first, so that a server's prefix cache reads them once: the task (the same for all users),
+the persona (the same all dialogue long), the conversation (which grows at its end), and only then the state of the
+turn. Messages of either side are put on one line, so that nobody can speak for the other.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from simulators.chat.model import Message
+from simulators.types import Dialogue, ItemCard, Utterance
+from simulators.users import ailo_wording as wording
+from simulators.users.ailo_types import Policy
+from simulators.users.disclosure import Tellable, interest_words
+from simulators.users.personas import Persona
+
+YOU, RECOMMENDER, SHOWN, NEW, LEFT = "You", "Recommender", "Shown", "Tell now", "Patience left"
+"""Labels of the lines of a prompt."""
+
+_ACTIVITIES = {
+    "efficiency-seeking": "you want to be done soon",
+    "detail-oriented": "you want to know exactly what you get",
+    "exploration-oriented": "you want to be shown what you would not have found",
+}
+_BARS = {
+    "lenient": "easily pleased",
+    "even": "neither easily pleased nor hard to please",
+    "strict": "hard to please",
+}
+ATTRIBUTE_WORDS = {
+    "brevity": "brevity",
+    "warmth": "warmth",
+    "plainness": "plain words",
+    "reasons": "reasons",
+    "curiosity": "questions",
+    "enthusiasm": "enthusiasm",
+}
+"""What a persona's prompt calls each attribute of a reply."""
+
+
+class TurnContext(NamedTuple):
+    """Everything that is said to the model about one turn of one user.
+
+    persona: Who the user is.
+    talk: Each message so far with its speaker, the reply to react to last; empty before the user's first words.
+    card: The item that was shown with that reply; None before the first.
+    telling: What the user tells for the first time in its next message.
+    patience: Disappointing turns that the user still puts up with, this one included.
+    lapse: Whether the user is absent-minded.
+    """
+
+    persona: Persona
+    talk: tuple[tuple[str, str], ...]
+    card: ItemCard | None
+    telling: tuple[Tellable, ...]
+    patience: int
+    lapse: bool
+
+
+def talk_of(dialogue: Dialogue, reply: Utterance | None = None) -> tuple[tuple[str, str], ...]:
+    """The messages of a dialogue with their speakers, and then a reply to what was said last."""
+    said: list[tuple[str, Utterance]] = []
+    for turn in dialogue.turns:
+        said += [(YOU, turn.user), (RECOMMENDER, turn.reply)]
+    if reply is not None:
+        if dialogue.said is not None:
+            said.append((YOU, dialogue.said))
+        said.append((RECOMMENDER, reply))
+    return tuple((speaker, " ".join(words.text.split())) for speaker, words in said)
+
+
+def persona_block(persona: Persona) -> str:
+    """The persona as lines of a prompt: Activities, Interests, Language, Orientations, and what is in mind."""
+    language, bar = persona.language, persona.orientations.strictness
+    wishes = [
+        f"{'more' if wish.sign > 0 else 'less'} {ATTRIBUTE_WORDS[wish.attribute]}"
+        for wish in persona.orientations.wishes
+    ]
+    lines = [
+        f"Activity: {persona.activity}; {_ACTIVITIES[persona.activity]}.",
+        f"Interests: {'; '.join(map(interest_words, persona.interests)) or 'none in particular'}.",
+        f"Language: {language.density}, {language.style}, {language.tone}.",
+        f"Orientation: {bar}, {_BARS[bar]}; of replies you want {', '.join(wishes) or 'nothing special'}.",
+    ]
+    if persona.target is not None:
+        facts = "; ".join(f"{name}: {value}" for name, value in persona.target.facts.items())
+        lines.append(f"In mind: {persona.target.title} ({facts}). Never write this title.")
+    return "\n".join(lines)
+
+
+def merged_prompt(context: TurnContext, item_word: str) -> list[Message]:
+    """The one call of a turn in the merged form; of an opening where nothing has been said yet."""
+    if not context.talk:
+        return _prompt(wording.OPENING_BRIEF.format(item=item_word), context)
+    return _prompt(wording.MERGED.format(item=item_word), context)
+
+
+def selector_prompt(context: TurnContext, item_word: str) -> list[Message]:
+    """Which policy the user follows next."""
+    return _prompt(wording.SELECTOR.format(item=item_word), context)
+
+
+def writer_prompt(context: TurnContext, policy: Policy | None, item_word: str) -> list[Message]:
+    """What the user says under a policy; None for its first words."""
+    return _prompt(f"{wording.WRITERS[policy]}\n\n{wording.WRITING}".format(item=item_word), context)
+
+
+def recommendation_prompt(context: TurnContext, item_word: str) -> list[Message]:
+    """How well the item fits."""
+    return _prompt(wording.RECOMMENDATION.format(item=item_word), context)
+
+
+def expression_prompt(context: TurnContext, item_word: str) -> list[Message]:
+    """What the recommender's wording loses."""
+    return _prompt(wording.EXPRESSION.format(item=item_word), context)
+
+
+def action_prompt(context: TurnContext, reply: str, item_word: str) -> list[Message]:
+    """How sensible the recommender's move was, knowing what the user said to it."""
+    answered = context._replace(talk=(*context.talk, (YOU, " ".join(reply.split()))))
+    return _prompt(wording.ACTION.format(item=item_word), answered)
+
+
+def again_prompt(prompt: Sequence[Message], reply: str) -> list[Message]:
+    """The same question after an answer that told the title."""
+    told = (
+        "That message names the title you must never write. Write the message again without it, as JSON with the one "
+        f"field reply. It was: {' '.join(reply.split())}"
+    )
+    return [*prompt[:-1], {"role": "user", "content": f"{prompt[-1]['content']}\n{told}"}]
+
+
+def _prompt(task: str, context: TurnContext) -> list[Message]:
+    system = f"{task}\n\nWho you are\n{persona_block(context.persona)}"
+    return [
+        {"role": "system", "content": system},
+        {"role": "user", "content": "\n".join([*_talk_lines(context), *_state_lines(context)])},
+    ]
+
+
+def _talk_lines(context: TurnContext) -> list[str]:
+    return [f"{speaker}: {text}" for speaker, text in context.talk] or ["(Nothing has been said yet.)"]
+
+
+def _state_lines(context: TurnContext) -> list[str]:
+    lines = []
+    if context.card is not None:
+        facts = [f"{name}: {value}" for name, value in context.card.facts.items()]
+        lines.append(f"{SHOWN}: {'; '.join([context.card.title, *facts])}")
+    lines.append(f"{NEW}: {'; '.join(thing.text for thing in context.telling) or 'nothing new'}")
+    lines.append(f"{LEFT}: {context.patience}")
+    if context.lapse:
+        lines.append("You are absent-minded now: you overlook part of what was said.")
+    return lines
