@@ -24,7 +24,7 @@ from app.report_html import Portraits, render_report
 from app.store import RECORD
 from persona.rewards.attributes import ATTRIBUTES
 from recsys.significance import bootstrap_interval
-from simulators.recipes.ecpo import EcpoConfig
+from simulators.recipes.rewriting import RewritingConfig
 
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
@@ -189,7 +189,7 @@ def _round(folder: Path, number: int, seed: int) -> dict[str, Any]:
     dialogues = talk["dialogues"]
     stars = [[turn["satisfaction"] for turn in dialogue["turns"]] for dialogue in dialogues]
     accepted = np.bincount([pair[0] for pair in talk["pairs"]], minlength=len(dialogues))
-    threshold = EcpoConfig().threshold
+    threshold = RewritingConfig().threshold
     short = np.asarray([sum(star <= threshold for star in own) for own in stars])
     return {
         "round": number,

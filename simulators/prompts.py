@@ -8,6 +8,10 @@ from simulators.types import ItemCard, Turn
 Message = dict[str, str]
 
 RECOMMENDER = "You recommend films. Say only what the card says."
+REWRITER = (
+    "You improve a recommender's reply. Keep its film, the exact title and what the card says; mend only what the user "
+    "minded. Write the new reply and nothing else."
+)
 VIEWER = "You look for a film to watch. Answer in one to three short sentences."
 
 LEVEL_WORDS = (
@@ -82,6 +86,29 @@ def viewer_reaction_prompt(
     if goes_on:
         intent.append("ask for another film")
     return [_viewer(wish, slots), _user(f"{reply}\n({'; '.join(intent)})")]
+
+
+def rewriting_prompt(prompt: Sequence[Message], turn: Turn, slots: Collection[str]) -> list[Message]:
+    """What a rewriter is told: the conversation with its card, the reply, and why the user was not content.
+
+    Args:
+        prompt: The conversation that the reply answered.
+        turn: The reply and how it was met.
+        slots: Slot tokens of the rewriting model; empty for one that copies facts from the card.
+    """
+    reply = turn.reply.raw if slots else turn.reply.text
+    spoken = [f"{message['role']}: {message['content']}" for message in prompt if message["role"] != "system"]
+    told = "\n".join([*spoken, f"Reply: {reply}", f"The user minded: {'; '.join(reasons_of(turn))}."])
+    return [{"role": "system", "content": REWRITER}, _user(told)]
+
+
+def reasons_of(turn: Turn) -> list[str]:
+    """Why the user was not content, in words, as far as the user says."""
+    if turn.feedback.confirmation is not None and turn.feedback.confirmation.reasons:
+        return list(turn.feedback.confirmation.reasons.values())
+    if turn.feedback.complaint is not None:
+        return [COMPLAINT_WORDS[turn.feedback.complaint]]
+    return ["it did not please"]
 
 
 def _viewer(wish: Mapping[str, str], slots: Collection[str]) -> Message:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.files import read_json, write_json
 from app.pipeline.context import RunContext
@@ -17,11 +16,13 @@ from persona.rewards.attributes import ATTRIBUTES
 from persona.types import Condition
 from recsys.significance import bootstrap_interval, paired_difference
 from simulators.agent import Recommender
+from simulators.rehearsal import goodhart_gap, outcome_of
 from simulators.rollout import rollout
 from simulators.transcripts import dialogue_from_json, dialogue_to_json
-from simulators.types import Dialogue, StopReason
+from simulators.types import Dialogue
 
-MEASURES = ("satisfaction", "utility", "success_rate", "turns")
+MEASURES = {"satisfaction": "satisfaction", "utility": "utility", "success_rate": "success", "turns": "turns"}
+"""Names in the report, and the fields of `Outcome` that they tell."""
 
 
 def talk_before(run: RunContext, out: Path) -> None:
@@ -52,24 +53,23 @@ def load_dialogues(run: RunContext, stage: str) -> list[Dialogue]:
 def measure_dialogues(run: RunContext) -> dict[str, object]:
     """Satisfaction, true utility, success and turns before and after, and the gap between rating and utility.
 
-    `goodhart_gap` is the gain in satisfaction less the gain in utility, each in standard deviations over users before
-    training: far above 0 means that the simulated users were pleased without being served.
+    The gap is that of `simulators.rehearsal.goodhart_gap`.
     """
-    values = {stage: _per_user(run, load_dialogues(run, stage)) for stage in ("before", "after")}
+    values = {
+        stage: outcome_of(load_dialogues(run, stage), viewers_of(run), seed=run.seed("unseen dialogues"))
+        for stage in ("before", "after")
+    }
     report: dict[str, object] = {}
-    for name in MEASURES:
+    for name, field in MEASURES.items():
         seed = run.seed(f"dialogue {name}")
-        before, after = values["before"][name], values["after"][name]
+        before, after = (getattr(values[stage], field) for stage in ("before", "after"))
         report[name] = {
             "before": bootstrap_interval(before, seed=seed).to_report(),
             "after": bootstrap_interval(after, seed=seed).to_report(),
             "gain": paired_difference(after, before, seed=seed).to_report(),
         }
-    gains = [
-        (values["after"][name] - values["before"][name]) / max(values["before"][name].std(), 1e-9)
-        for name in ("satisfaction", "utility")
-    ]
-    report["goodhart_gap"] = bootstrap_interval(gains[0] - gains[1], seed=run.seed("goodhart")).to_report()
+    gap = goodhart_gap(values["before"], values["after"], seed=run.seed("goodhart"))
+    report["goodhart_gap"] = gap.to_report()
     for stage in ("before", "after"):
         report[f"satisfaction_by_turn_{stage}"] = _by_turn(load_dialogues(run, stage), run.config.turns)
     return report
@@ -87,28 +87,6 @@ def _talk(run: RunContext, out: Path, agent: Recommender, condition: Condition |
         progress=lambda done: run.tell(done, len(users)),
     )
     write_json(out / "dialogues.json", [dialogue_to_json(d) for d in dialogues])
-
-
-def _per_user(run: RunContext, dialogues: Sequence[Dialogue]) -> dict[str, NDArray[np.float64]]:
-    turns = [(d, i, t) for d in dialogues for i, t in enumerate(d.turns)]
-    decisions = viewers_of(run).decide(
-        [d.before(i) for d, i, _ in turns],
-        [t.card for _, _, t in turns],
-        [t.reply for _, _, t in turns],
-        seed=run.seed("unseen dialogues"),
-    )
-    count = np.asarray([len(d.turns) for d in dialogues])
-    owner = np.repeat(np.arange(len(dialogues)), count)
-    utility = np.bincount(owner, weights=[d.utility for d in decisions], minlength=len(dialogues)) / count
-    stars = [t.feedback.satisfaction for _, _, t in turns]
-    satisfaction = np.bincount(owner, weights=stars, minlength=len(dialogues)) / count
-    success = np.asarray([d.stop is StopReason.ACCEPTED for d in dialogues], dtype=np.float64)
-    return {
-        "satisfaction": satisfaction,
-        "utility": utility,
-        "success_rate": success,
-        "turns": count.astype(float),
-    }
 
 
 def _by_turn(dialogues: Sequence[Dialogue], turns: int) -> list[dict[str, float]]:

@@ -25,7 +25,13 @@ from recsys.models.gnolr import Gnolr
 from recsys.recipes.gnolr import update as update_gnolr
 from recsys.types import histories_from_log
 from simulators.agent import Recommender
-from simulators.recipes.ecpo import EcpoConfig, rewrite_turns
+from simulators.recipes.rewriting import (
+    RewritingConfig,
+    SteeredRewriter,
+    felt_by,
+    rewrite_turns,
+    short_turns,
+)
 from simulators.rollout import rollout
 from simulators.transcripts import dialogue_from_json, dialogue_to_json
 from simulators.types import Dialogue
@@ -79,19 +85,22 @@ def talk(run: RunContext, out: Path, *, number: int) -> None:
     users = round_users(run, number)
     condition = learner_condition(run, users, number)
     histories = histories_from_log(known_log(run, number - 1), users, len(run.world.catalogue))
-    config, seed = EcpoConfig(), run.seed(f"talk {number}")
+    config, seed = RewritingConfig(), run.seed(f"talk {number}")
     dialogues = rollout(
         users.tolist(), agent, viewers, histories=histories, condition=condition, seed=seed,
         progress=lambda done: run.tell(done, 2 * len(users)),
     )  # fmt: skip
-    accepted, fell_short = rewrite_turns(dialogues, agent, viewers, condition, config, seed=seed)
+    short = short_turns(dialogues, agent, config.threshold)
+    accepted = rewrite_turns(
+        short, SteeredRewriter(agent), condition, config, gates=[felt_by(viewers, seed=seed)], seed=seed
+    )
     pairs = [(r.short.row, r.short.prompt, r.reply.raw, r.short.turn.reply.raw) for r in accepted]
     write_json(
         out / "talk.json",
         {
             "dialogues": [dialogue_to_json(d) for d in dialogues],
             "pairs": pairs,
-            "fell_short": fell_short,
+            "fell_short": len(short),
             "threshold": config.threshold,
         },
     )

@@ -1,153 +1,243 @@
-"""Expectation confirmation preference optimisation: turns that fell short, rewritten and checked, become pairs.
+"""Expectation confirmation preference optimisation (ECPO): users' own reasons turn short turns into training pairs.
 
 After Feng et al. (2025), "Expectation Confirmation Preference Optimization for Multi-Turn Conversational
-Recommendation Agent" (arXiv 2506.14302). Departures, each with its reason:
+Recommendation Agent" (arXiv 2506.14302): simulator-guided planning (imitate what succeeded), forward expectation
+confirmation (which turns fell short, and why), backward derivation (write these anew), preference optimisation against
+the model that planning left. Departures, each with its reason:
 
-1. A rewrite is accepted only if the simulated user, met again at the same turn under the same random numbers, rates
-   it higher; the published code trusts the rewriter.
-2. The rewriter is the policy itself, steered by the user's complaint (its attribute, its sign) as a direction, so
-   that no larger model is needed; the published code calls a commercial one.
+1. A rewrite is accepted only through gates: simulated users, met again at the same turn under the same random numbers,
+   rate it higher, and so does an independent judge where one is given; the published code trusts the rewriter.
+2. The rewriter may be the policy itself, steered by the user's complaint (`SteeredRewriter`), so that no larger model
+   is needed; the published form is `ChatRewriter`. The planner's teacher is the policy itself likewise.
 3. Only wording that the user saw is scored; retrieval steps never become the rejected side of a pair.
 4. The last turn of a dialogue is rated and used like every other.
+5. Users who failed, or whose dialogue broke off, stay in the denominator.
+6. Talking and learning may alternate for several rounds; each round's reference is the policy that it began with. Users
+   whom training never met judge every round, and the run stops where they are pleased without being served.
+7. A part of the pairs may be others' (`replay`), so that a policy that can do more than talk forgets nothing.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict, Field
+from scipy.sparse import csr_array
 
-from persona.rewards.attributes import ATTRIBUTES
+from persona.policy.conditioned import ConditionedPolicy
+from persona.recipes.imitation import ImitationConfig, imitate
+from persona.recipes.policy import PolicyConfig, PreferencePairs, train_policy
 from persona.types import Condition
 from simulators.agent import Recommender
-from simulators.prompts import Message
+from simulators.protocols import SimulatedUser
 from simulators.randomness import keyed_seeds
-from simulators.types import Decision, Dialogue, Turn, Utterance
-from simulators.users.film_viewers import FilmViewers
+from simulators.recipes.rewriting import (
+    Gate,
+    Rewriter,
+    RewritingConfig,
+    RewrittenTurn,
+    SteeredRewriter,
+    felt_by,
+    rewrite_turns,
+    short_turns,
+    turns_by_chance,
+)
+from simulators.rehearsal import Outcome, Rehearsal, pleased_but_not_served
+from simulators.rollout import rollout
+from simulators.types import Dialogue, StopReason
 
-_REWRITE = 211
+Report = Callable[[Mapping[str, float]], None]
+
+_PLAN, _TALK, _LEARN, _CHANCE = range(4)
 
 
 class EcpoConfig(BaseModel):
-    """How turns are chosen and rewritten."""
+    """Settings of `train_ecpo`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # Turns rated at most this fell short; stars of satisfaction, 1 to 5; lambda in the paper.
-    threshold: Annotated[float, Field(ge=1, le=5)] = 3.0
-    # Rewrites tried for each turn that fell short, at least 1.
-    candidates: Annotated[int, Field(ge=1)] = 4
-    # Length of the direction added for the complaint, 0 to 1, the longest a direction may be; 0 steers nothing.
-    steer: Annotated[float, Field(ge=0, le=1)] = 1.0
+    # Dialogues of each learner whose successes are imitated first; 0 leaves planning out.
+    plans: int = Field(default=1, ge=0)
+    # How they are imitated.
+    imitation: ImitationConfig = ImitationConfig()
+    # Rounds of talking, rewriting and learning; 0 stops after planning.
+    rounds: int = Field(default=1, ge=0)
+    # Whether turns are chosen by their user's rating and rewritten by its reasons; otherwise by chance, and blindly.
+    confirmation: bool = True
+    # Which turns, and how many tries.
+    rewriting: RewritingConfig = RewritingConfig()
+    # How pairs are learned; the reference knows each pair's user, so by default no condition is withheld.
+    policy: PolicyConfig = PolicyConfig(drop_condition=0.0)
 
 
-class ShortTurn(NamedTuple):
-    """A turn that fell short of its user's expectation.
+class EcpoResult(NamedTuple):
+    """What a training brought.
 
-    row: Row of the dialogue among those given.
-    number: Index of the turn in its dialogue, from 0.
-    prompt: The conversation that the policy had answered.
+    outcomes: How the judges fared: before, after planning, and after each round; empty without judges.
+    rounds: Figures of each round: `short`, `accepted`, and the training's last `loss`, `accuracy` and `margin`.
+    stopped: Whether judges were pleased without being served, and the run was stopped for it.
     """
 
-    row: int
-    number: int
-    turn: Turn
-    prompt: list[Message]
+    outcomes: list[Outcome]
+    rounds: list[dict[str, float]]
+    stopped: bool
 
 
-class RewrittenTurn(NamedTuple):
-    """A turn whose rewrite was accepted.
+def train_ecpo(
+    agent: Recommender,
+    users: SimulatedUser,
+    learners: Sequence[int],
+    config: EcpoConfig,
+    *,
+    histories: csr_array,
+    condition: Condition,
+    seed: int,
+    rewriter: Rewriter | None = None,
+    gates: Callable[[int], Sequence[Gate]] | None = None,
+    judges: Rehearsal | None = None,
+    replay: PreferencePairs | None = None,
+    report: Report | None = None,
+) -> EcpoResult:
+    """Train the agent's policy in place on dialogues with simulated users.
 
-    short: The turn as it was.
-    reply: The accepted rewrite.
-    before, after: What the user decided about the original and about the rewrite, under the same random numbers.
+    Args:
+        agent: Its policy is trained.
+        users: The simulated users that it trains with.
+        learners: Rows of N of them.
+        config: Settings.
+        histories: What the agent knows of their past. Shape (N, I).
+        condition: What the policy knows of them, N rows.
+        seed: Draws everything; on the CPU one seed gives the same bits.
+        rewriter: Writes short turns anew; the policy itself, steered, if None. Without confirmation it gets no reason.
+        gates: From the seed of a round's dialogues to the gates of its rewrites; the same users met again if None. A
+            function that gives none trusts the rewriter.
+        judges: Users whom training never meets.
+        replay: Other pairs to be learned beside each round's; measured against the policy that each round begins with.
+        report: Gets the figures of every training step, and of every round at its end.
+
+    Returns:
+        What the judges felt and what the rounds brought.
     """
+    report = report or _ignore
+    seeds = [int(keyed_seeds(seed, part)[0]) for part in range(2 + config.rounds)]
+    outcomes = [judges.run(agent)] if judges else []
 
-    short: ShortTurn
-    reply: Utterance
-    before: Decision
-    after: Decision
+    def talk(number: int) -> list[Dialogue]:
+        return rollout(
+            learners, agent, users, histories=histories, condition=condition, seed=number, progress=None
+        )
+
+    plans = [talk(int(keyed_seeds(seeds[0], _PLAN, number)[0])) for number in range(config.plans)]
+    if config.plans and learn_plans(agent, plans, condition, config.imitation, seed=seeds[1]):
+        outcomes += [judges.run(agent)] if judges else []
+    rounds: list[dict[str, float]] = []
+    for number in range(config.rounds):
+        luck = int(keyed_seeds(seeds[2 + number], _TALK)[0])
+        dialogues = talk(luck)
+        writer = rewriter or SteeredRewriter(agent)
+        checks = [felt_by(users, seed=luck)] if gates is None else gates(luck)
+        rewritten, short = _rewrite(dialogues, agent, writer, condition, config, gates=checks, seed=luck)
+        figures = {"round": float(number + 1), "short": float(short), "accepted": float(len(rewritten))}
+        if rewritten:
+            pairs = pairs_of(agent.policy, rewritten, condition, replay=replay)
+            learn_seed = int(keyed_seeds(seeds[2 + number], _LEARN)[0])
+            last = train_policy(agent.policy, pairs, config.policy, seed=learn_seed, report=report)[-1]
+            figures |= {name: last[name] for name in ("loss", "accuracy", "margin")}
+        rounds.append(figures)
+        report(figures)
+        if judges:
+            outcomes.append(judges.run(agent))
+            if pleased_but_not_served(outcomes[0], outcomes[-1], seed=judges.seed):
+                return EcpoResult(outcomes, rounds, stopped=True)
+    return EcpoResult(outcomes, rounds, stopped=False)
 
 
-def short_turns(dialogues: Sequence[Dialogue], agent: Recommender, threshold: float) -> list[ShortTurn]:
-    """Forward expectation confirmation: every turn that its user rated at most `threshold`."""
-    found = []
-    for row, dialogue in enumerate(dialogues):
-        for index, turn in enumerate(dialogue.turns):
-            if turn.feedback.satisfaction <= threshold:
-                prompt = agent.prompt(dialogue.before(index), turn.user, turn.card)
-                found.append(ShortTurn(row, index, turn, prompt))
-    return found
+def learn_plans(
+    agent: Recommender,
+    plans: Sequence[Sequence[Dialogue]],
+    condition: Condition,
+    config: ImitationConfig,
+    *,
+    seed: int,
+) -> int:
+    """Simulator-guided planning: imitate every reply of the dialogues that ended with an item accepted.
+
+    Args:
+        agent: Its policy is trained.
+        plans: Dialogues of the N learners, once or several times.
+        condition: What the policy knew of them, N rows.
+        config: Settings of the imitation.
+        seed: Draws its batches.
+
+    Returns:
+        Number of replies that were imitated; 0 if no dialogue succeeded, and nothing was changed.
+    """
+    owner, prompts, replies = [], [], []
+    for dialogues in plans:
+        for row, dialogue in enumerate(dialogues):
+            if dialogue.stop is StopReason.ACCEPTED:
+                for index, turn in enumerate(dialogue.turns):
+                    owner.append(row)
+                    prompts.append(agent.prompt(dialogue.before(index), turn.user, turn.card))
+                    replies.append(turn.reply.raw)
+    if owner:
+        known = condition.select(owner)
+        rows = agent.policy.encode_replies(prompts, replies, known)
+        imitate(agent.policy, rows, known, config, np.random.default_rng(seed))
+    return len(owner)
 
 
-def complaint_direction(complaint: tuple[str, int] | None, length: float) -> torch.Tensor:
-    """The direction away from what the user minded: less of what was too much. Shape (A,)."""
-    direction = torch.zeros(len(ATTRIBUTES))
-    if complaint is not None:
-        attribute, sign = complaint
-        direction[ATTRIBUTES.index(attribute)] = -sign * length
-    return direction
+def pairs_of(
+    policy: ConditionedPolicy,
+    rewritten: Sequence[RewrittenTurn],
+    condition: Condition,
+    *,
+    replay: PreferencePairs | None = None,
+) -> PreferencePairs:
+    """Every accepted rewrite over the reply that it replaces, measured against the policy as it stands.
+
+    Args:
+        policy: To be trained next.
+        rewritten: Accepted rewrites.
+        condition: What the policy knew of each dialogue's user; rows as `ShortTurn.row` counts them.
+        replay: Other pairs to be learned beside them.
+    """
+    pairs = PreferencePairs.from_replies(
+        policy,
+        [turn.short.prompt for turn in rewritten],
+        [turn.reply.raw for turn in rewritten],
+        [turn.short.turn.reply.raw for turn in rewritten],
+        condition.select([turn.short.row for turn in rewritten]),
+    )
+    if replay is not None:
+        pairs = PreferencePairs(
+            [*pairs.chosen, *replay.chosen],
+            [*pairs.rejected, *replay.rejected],
+            Condition.concatenate([pairs.condition, replay.condition]),
+        )
+    return pairs.against(policy)
 
 
-def rewrite_turns(
+def _rewrite(
     dialogues: Sequence[Dialogue],
     agent: Recommender,
-    viewers: FilmViewers,
+    rewriter: Rewriter,
     condition: Condition,
     config: EcpoConfig,
     *,
+    gates: Sequence[Gate],
     seed: int,
 ) -> tuple[list[RewrittenTurn], int]:
-    """Backward derivation: rewrite every turn that fell short and keep what its user really rates higher.
-
-    Args:
-        dialogues: N finished dialogues, simulated with `seed`.
-        agent: The recommender that held them; its policy rewrites.
-        viewers: The same simulated users.
-        condition: What the policy knew of each user, N rows.
-        config: Threshold and number of tries.
-        seed: The seed of the dialogues, so that the re-simulated turn meets the same luck.
-
-    Returns:
-        The accepted rewrites and the number of turns that fell short.
-    """
-    short = short_turns(dialogues, agent, config.threshold)
-    if not short:
-        return [], 0
-    tries = [s for s in short for _ in range(config.candidates)]
-    known = condition.select([s.row for s in tries])
-    steer = torch.stack([complaint_direction(s.turn.feedback.complaint, config.steer) for s in tries])
-    direction = torch.nn.functional.normalize(known.direction + steer, dim=1)
-    steered = Condition(known.latent, direction, known.text)
-    users = [dialogues[s.row].user for s in tries]
-    number = np.tile(np.arange(config.candidates), len(short))
-    when = [s.number for s in tries]
-    cards = [s.turn.card for s in tries]
-    seeds = keyed_seeds(seed, np.asarray(users), when, number, _REWRITE)
-    replies = agent.word([s.prompt for s in tries], cards, steered, seeds=seeds)
-    after = viewers.decide([dialogues[s.row].before(s.number) for s in tries], cards, replies, seed=seed)
-    before = viewers.decide(
-        [dialogues[s.row].before(s.number) for s in short],
-        [s.turn.card for s in short],
-        [s.turn.reply for s in short],
-        seed=seed,
+    """Accepted rewrites of one round, and how many turns were tried."""
+    turns = short_turns(dialogues, agent, config.rewriting.threshold)
+    if not config.confirmation:
+        chance = int(keyed_seeds(seed, _CHANCE)[0])
+        turns = [turn.blind() for turn in turns_by_chance(dialogues, agent, len(turns), seed=chance)]
+    return (
+        rewrite_turns(turns, rewriter, condition, config.rewriting, gates=gates, seed=seed),
+        len(turns),
     )
-    return _accepted(short, before, replies, after, config.candidates), len(short)
 
 
-def _accepted(
-    short: Sequence[ShortTurn],
-    before: Sequence[Decision],
-    replies: Sequence[Utterance],
-    after: Sequence[Decision],
-    candidates: int,
-) -> list[RewrittenTurn]:
-    """The best-rated rewrite of each turn, where it beats the original; the first of equals."""
-    kept = []
-    for number, (turn, was) in enumerate(zip(short, before, strict=True)):
-        options = range(number * candidates, (number + 1) * candidates)
-        best = max(options, key=lambda i: (after[i].satisfaction, -i))
-        if after[best].satisfaction > was.satisfaction and replies[best].raw:
-            kept.append(RewrittenTurn(turn, replies[best], was, after[best]))
-    return kept
+def _ignore(figures: Mapping[str, float]) -> None:
+    """Take a report and do nothing with it."""
