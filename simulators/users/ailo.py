@@ -15,11 +15,9 @@ Agent", arXiv 2506.14302. Departures, each with its reason:
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from simulators.chat.model import ChatModel
 from simulators.errors import PersonaError
-from simulators.randomness import keyed_uniforms
 from simulators.types import (
     SUCCESS_LEVEL,
     Confirmation,
@@ -30,12 +28,13 @@ from simulators.types import (
     StopReason,
     Utterance,
 )
-from simulators.users.ailo_calls import AiloCalls, Answer, Place, place_arrays
+from simulators.users.ailo_calls import AiloCalls, Answer
 from simulators.users.ailo_prompts import RECOMMENDER, YOU, TurnContext, talk_of
 from simulators.users.ailo_types import AiloConfig, MergedTurn, Policy
 from simulators.users.disclosure import next_to_tell
 from simulators.users.personas import Persona
-from simulators.users.title_guard import masked, names_title
+from simulators.users.places import Place, place_draws, places_of
+from simulators.users.title_guard import guarded, kept_secret
 
 LEVEL_OF_RECOMMENDATION = (0, 0, 1, 2, 3, 4)
 """Level of interest for each recommendation score: at 4, "you would take it", the item is accepted."""
@@ -96,7 +95,7 @@ class AiloUsers:
         confirmation.
         """
         contexts = self._contexts(dialogues, cards, replies, seed)
-        places = [Place(dialogue.user, len(dialogue.turns)) for dialogue in dialogues]
+        places = places_of(dialogues)
         answers = self._calls.react(contexts, places, seed=seed)
         said = self._guarded(contexts, answers, places, seed)
         noise = self._noise(places, seed)
@@ -127,9 +126,9 @@ class AiloUsers:
         replies: Sequence[Utterance | None],
         seed: int,
     ) -> list[TurnContext]:
-        places = [Place(dialogue.user, len(dialogue.turns)) for dialogue in dialogues]
-        draws = _drawn(seed, places, 2, _TELL)
-        lapses = _drawn(seed, places, 1, _LAPSE)[:, 0] < self._config.lapse_rate
+        places = places_of(dialogues)
+        draws = place_draws(seed, places, 2, _TELL)
+        lapses = place_draws(seed, places, 1, _LAPSE)[:, 0] < self._config.lapse_rate
         return [
             self._context(dialogue, card, reply, draw, bool(lapse))
             for dialogue, card, reply, draw, lapse in zip(
@@ -160,23 +159,20 @@ class AiloUsers:
     def _guarded(
         self, contexts: Sequence[TurnContext], answers: Sequence[Answer], places: Sequence[Place], seed: int
     ) -> list[Utterance]:
-        """The messages; one that tells its title is asked for again, then masked. None leaves the batch."""
-        final = list(answers)
-        secrets = [_secret(context) for context in contexts]
-        leaky = [i for i, secret in enumerate(secrets) if secret and names_title(answers[i].text, secret)]
-        again = self._calls.say_again([answers[i] for i in leaky], [places[i] for i in leaky], seed=seed)
-        for i, answer in zip(leaky, again, strict=True):
-            final[i] = answer
-        said = [Utterance(answer.text, answer.text, answer.failure) for answer in final]
-        return [
-            masked(words, secret) if secret else words for words, secret in zip(said, secrets, strict=True)
-        ]
+        """The messages, without titles that must not be told."""
+        titles = [_secret(context) for context in contexts]
+
+        def say_again(rows: list[int]) -> list[Utterance]:
+            chosen = [answers[i] for i in rows], [places[i] for i in rows]
+            return [_uttered(answer) for answer in self._calls.say_again(*chosen, seed=seed)]
+
+        return guarded([_uttered(answer) for answer in answers], titles, say_again)
 
     def _noise(self, places: Sequence[Place], seed: int) -> list[dict[str, int]]:
         """What is added to each score: 0, or 1 point up or down."""
         names = ("recommendation", "action", "expression")
-        hit = _drawn(seed, places, len(names), _NOISE) < self._config.rating_noise
-        up = _drawn(seed, places, len(names), _DIRECTION) < 0.5
+        hit = place_draws(seed, places, len(names), _NOISE) < self._config.rating_noise
+        up = place_draws(seed, places, len(names), _DIRECTION) < 0.5
         shifts = np.where(hit, np.where(up, 1, -1), 0)
         return [dict(zip(names, row, strict=True)) for row in shifts.tolist()]
 
@@ -234,21 +230,14 @@ def _kept(score: int, low: int, high: int) -> int:
     return min(max(score, low), high)
 
 
-def _drawn(seed: int, places: Sequence[Place], count: int, purpose: int) -> NDArray[np.float64]:
-    """Draws from [0, 1) for each place. Shape (N, count)."""
-    users, turns = place_arrays(places)
-    return keyed_uniforms(seed, users[:, None], turns[:, None], np.arange(count), purpose)
-
-
 def _disappointments(dialogue: Dialogue) -> int:
     return sum(turn.feedback.satisfaction <= DISAPPOINTED for turn in dialogue.turns)
 
 
+def _uttered(answer: Answer) -> Utterance:
+    return Utterance(answer.text, answer.text, answer.failure)
+
+
 def _secret(context: TurnContext) -> str | None:
-    """The title that must not be told: that in mind, unless the agent has named it already."""
-    target = context.persona.target
-    if target is None:
-        return None
-    named = any(speaker == RECOMMENDER and names_title(text, target.title) for speaker, text in context.talk)
-    shown = context.card is not None and context.card.title == target.title
-    return None if named or shown else target.title
+    heard = [text for speaker, text in context.talk if speaker == RECOMMENDER]
+    return kept_secret(context.persona.target, heard, context.card)

@@ -3,13 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from simulators.chat.model import ChatModel, Message
 from simulators.chat.structured import Parsed, complete_json
-from simulators.randomness import keyed_seeds
 from simulators.users import ailo_prompts as prompts
 from simulators.users.ailo_prompts import TurnContext
 from simulators.users.ailo_types import (
@@ -24,21 +21,11 @@ from simulators.users.ailo_types import (
     RecommendationRating,
     WrittenReply,
 )
+from simulators.users.places import Place, place_seeds
 
 _OPEN, _SELECT, _WRITE, _RECOMMEND, _EXPRESS, _ACT, _AGAIN = range(301, 308)
 
 T = TypeVar("T", bound=BaseModel)
-
-
-class Place(NamedTuple):
-    """Where in a simulation a turn is: what everything random about it follows from.
-
-    user: Row of the user in the population.
-    turn: Number of the turn to come, from 0.
-    """
-
-    user: int
-    turn: int
 
 
 class Answer(NamedTuple):
@@ -145,13 +132,11 @@ class AiloCalls:
         seed: int,
         purpose: int,
     ) -> list[Parsed[T]]:
-        if not asked:
-            return []
         return complete_json(
             self._chat,
             asked,
             model,
-            seeds=keyed_seeds(seed, *place_arrays(places), purpose),
+            seeds=place_seeds(seed, places, purpose),
             attempts=self._config.attempts,
             max_new_tokens=self._config.max_new_tokens,
             temperature=self._config.temperature,
@@ -160,9 +145,3 @@ class AiloCalls:
 
 def _text(answer: Parsed[PlainReply] | Parsed[WrittenReply]) -> tuple[str, str | None]:
     return (answer.value.reply if answer.value else ""), answer.failure
-
-
-def place_arrays(places: Sequence[Place]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Users and turns as keys of random numbers. Shapes (N,)."""
-    rows = np.asarray(places, np.int64).reshape(len(places), 2)
-    return rows[:, 0], rows[:, 1]

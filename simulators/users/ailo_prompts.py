@@ -5,7 +5,7 @@ the persona (the same all dialogue long), the conversation (which grows at its e
 turn. Messages of either side are put on one line, so that nobody can speak for the other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from simulators.chat.model import Message
@@ -13,7 +13,7 @@ from simulators.types import Dialogue, ItemCard, Utterance
 from simulators.users import ailo_wording as wording
 from simulators.users.ailo_types import Policy
 from simulators.users.disclosure import Tellable, interest_words
-from simulators.users.personas import Persona
+from simulators.users.personas import Persona, Target
 
 YOU, RECOMMENDER, SHOWN, NEW, LEFT = "You", "Recommender", "Shown", "Tell now", "Patience left"
 """Labels of the lines of a prompt."""
@@ -84,9 +84,23 @@ def persona_block(persona: Persona) -> str:
         f"Orientation: {bar}, {_BARS[bar]}; of replies you want {', '.join(wishes) or 'nothing special'}.",
     ]
     if persona.target is not None:
-        facts = "; ".join(f"{name}: {value}" for name, value in persona.target.facts.items())
-        lines.append(f"In mind: {persona.target.title} ({facts}). Never write this title.")
+        lines.append(mind_line(persona.target))
     return "\n".join(lines)
+
+
+def mind_line(target: Target) -> str:
+    """What a user has in mind, as a line of a prompt."""
+    return f"In mind: {target.title} ({_facts(target.facts)}). Never write this title."
+
+
+def talk_lines(talk: Sequence[tuple[str, str]]) -> list[str]:
+    """The conversation as lines of a prompt, one a message."""
+    return [f"{speaker}: {text}" for speaker, text in talk] or ["(Nothing has been said yet.)"]
+
+
+def shown_lines(card: ItemCard | None) -> list[str]:
+    """What is shown now as a line of a prompt; no line where nothing is."""
+    return [] if card is None else [f"{SHOWN}: {card.title}; {_facts(card.facts)}"]
 
 
 def merged_prompt(context: TurnContext, item_word: str) -> list[Message]:
@@ -122,34 +136,36 @@ def action_prompt(context: TurnContext, reply: str, item_word: str) -> list[Mess
     return _prompt(wording.ACTION.format(item=item_word), answered)
 
 
-def again_prompt(prompt: Sequence[Message], reply: str) -> list[Message]:
-    """The same question after an answer that told the title."""
-    told = (
-        "That message names the title you must never write. Write the message again without it, as JSON with the one "
-        f"field reply. It was: {' '.join(reply.split())}"
-    )
-    return [*prompt[:-1], {"role": "user", "content": f"{prompt[-1]['content']}\n{told}"}]
+def again_prompt(prompt: Sequence[Message], reply: str, *, as_json: bool = True) -> list[Message]:
+    """The same question after an answer that told the title.
+
+    Args:
+        prompt: What was asked.
+        reply: The message that told it.
+        as_json: Whether the message is to come as an object with the field `reply`, or alone.
+    """
+    form = "as JSON with the one field reply" if as_json else "the message alone"
+    told = f"That message names the title you must never write. Write it again without it, {form}. It was: {reply}"
+    content = f"{prompt[-1]['content']}\n{' '.join(told.split())}"
+    return [*prompt[:-1], {"role": "user", "content": content}]
 
 
 def _prompt(task: str, context: TurnContext) -> list[Message]:
     system = f"{task}\n\nWho you are\n{persona_block(context.persona)}"
     return [
         {"role": "system", "content": system},
-        {"role": "user", "content": "\n".join([*_talk_lines(context), *_state_lines(context)])},
+        {"role": "user", "content": "\n".join([*talk_lines(context.talk), *_state_lines(context)])},
     ]
 
 
-def _talk_lines(context: TurnContext) -> list[str]:
-    return [f"{speaker}: {text}" for speaker, text in context.talk] or ["(Nothing has been said yet.)"]
-
-
 def _state_lines(context: TurnContext) -> list[str]:
-    lines = []
-    if context.card is not None:
-        facts = [f"{name}: {value}" for name, value in context.card.facts.items()]
-        lines.append(f"{SHOWN}: {'; '.join([context.card.title, *facts])}")
+    lines = shown_lines(context.card)
     lines.append(f"{NEW}: {'; '.join(thing.text for thing in context.telling) or 'nothing new'}")
     lines.append(f"{LEFT}: {context.patience}")
     if context.lapse:
         lines.append("You are absent-minded now: you overlook part of what was said.")
     return lines
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    return "; ".join(f"{name}: {value}" for name, value in facts.items())

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Sequence
 from difflib import SequenceMatcher
 
-from simulators.types import Dialogue, Utterance
+from simulators.types import Dialogue, ItemCard, Utterance
+from simulators.users.personas import Target
 
 MASK = "that one"
 """What stands in the place of a title."""
@@ -44,6 +45,44 @@ def masked(utterance: Utterance, title: str) -> Utterance:
         return utterance
     raw, text = mask_title(utterance.raw, title), mask_title(utterance.text, title)
     return Utterance(raw, text, utterance.failure, masked=True)
+
+
+def guarded(
+    said: Sequence[Utterance],
+    titles: Sequence[str | None],
+    say_again: Callable[[list[int]], Sequence[Utterance]],
+) -> list[Utterance]:
+    """The same messages without the titles they must not tell; none leaves the batch.
+
+    Args:
+        said: What users want to say.
+        titles: What each must not tell; None for nothing.
+        say_again: Gives new messages for the rows, by index, that told their title; what tells it again is masked.
+    """
+    final = list(said)
+    leaky = [i for i, title in enumerate(titles) if title and names_title(said[i].text, title)]
+    if leaky:
+        for i, words in zip(leaky, say_again(leaky), strict=True):
+            final[i] = said[i] if words.failure else words
+    return [masked(words, title) if title else words for words, title in zip(final, titles, strict=True)]
+
+
+def heard_in(dialogue: Dialogue, reply: Utterance | None) -> list[str]:
+    """The agent's messages of a dialogue, and then the reply to come, if any."""
+    return [turn.reply.text for turn in dialogue.turns] + ([] if reply is None else [reply.text])
+
+
+def kept_secret(target: Target | None, heard: Sequence[str], card: ItemCard | None) -> str | None:
+    """The title that a user must not tell: that of its target, unless the agent has named or shown it already.
+
+    Args:
+        target: What the user has in mind.
+        heard: The agent's messages.
+        card: What is shown now.
+    """
+    if target is None or (card is not None and card.title == target.title):
+        return None
+    return None if any(names_title(text, target.title) for text in heard) else target.title
 
 
 def masked_share(dialogues: Sequence[Dialogue]) -> float:

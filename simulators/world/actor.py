@@ -149,16 +149,18 @@ def _read(conversation: Sequence[Message]) -> _Scene:
         if line.startswith(f"{speaker}: ")
     ]
     orientation = after("Orientation")
-    left = after(LEFT)
+    interests, left = _THING.findall(after("Interests")), after(LEFT)
+    # Who is not told what to tell tells everything.
+    telling = _THING.findall(after(NEW)) if after(NEW) else interests
     return _Scene(
-        {value.strip(): _POINTS[liking] for value, _, liking in _THING.findall(after("Interests"))},
+        {value.strip(): _POINTS[liking] for value, _, liking in interests},
         after("In mind"),
         orientation.partition(",")[0],
         after("Language").rstrip(".").rpartition(", ")[2],
         {_ATTRIBUTE_OF[w]: 1 if more == "more" else -1 for more, w in _WISH.findall(orientation)},
         talk,
         after(SHOWN),
-        [(value.strip(), liking) for value, _, liking in _THING.findall(after(NEW))],
+        [(value.strip(), liking) for value, _, liking in telling],
         int(left) if left else 1,
         any("sentence" in message["content"] for message in conversation if message["role"] == "system"),
     )
