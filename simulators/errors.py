@@ -56,3 +56,19 @@ class PersonaError(SimulatorError, ValueError):
 
 class FaithfulnessError(SimulatorError, ValueError):
     """Simulated or real behaviour that cannot be compared as it is."""
+
+
+class RolloutError(SimulatorError, ValueError):
+    """Arguments that a rollout, a session or an environment cannot be run with."""
+
+
+class ContractError(SimulatorError, AssertionError):
+    """An implementation that breaks a promise of its protocol."""
+
+
+class DialogueStoreError(SimulatorError, ValueError):
+    """A folder of dialogues that is damaged, in use, or of another run."""
+
+
+class JudgeError(SimulatorError, ValueError):
+    """Texts that cannot be compared, or verdicts that say too little."""
