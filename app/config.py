@@ -9,11 +9,13 @@ import tomllib
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from app.errors import ConfigError
+
+Settings = TypeVar("Settings", bound=BaseModel)
 
 _COMMAND_LINE = "on the command line"
 
@@ -99,9 +101,20 @@ class RunConfig(BaseModel):
 
 
 def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
-    """The configuration that a file and `key=value` overrides describe.
+    """The configuration of a run that a file and `key=value` overrides describe; see `load_settings`.
+
+    Example:
+        >>> load_config(None, ["users=500", "beta=2e-1"]).beta
+        0.2
+    """
+    return load_settings(RunConfig, path, overrides)
+
+
+def load_settings(kind: type[Settings], path: Path | None = None, overrides: Sequence[str] = ()) -> Settings:
+    """The settings that a file and `key=value` overrides describe.
 
     Args:
+        kind: The model whose fields they are.
         path: A TOML file of top-level keys, or None for the defaults.
         overrides: Texts such as `users=500`, parsed by the type of their field; the last of a key counts.
 
@@ -110,11 +123,7 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunC
 
     Raises:
         ConfigError: The file cannot be read or is not TOML, an override is not `key=value`, a key is unknown,
-            or a value is of the wrong type or out of range.
-
-    Example:
-        >>> load_config(None, ["users=500", "beta=2e-1"]).beta
-        0.2
+            or a value is of the wrong type or out of range, or one that must be given is not.
     """
     values = {} if path is None else _read_toml(path)
     origin = dict.fromkeys(values, f"in {path}")
@@ -124,7 +133,13 @@ def load_config(path: Path | None = None, overrides: Sequence[str] = ()) -> RunC
             raise ConfigError(f"An override must read key=value; got {text!r}. Write for example `seed=1`.")
         values[key] = value
         origin[key] = _COMMAND_LINE
-    return RunConfig(**{key: _checked(key, values[key], where) for key, where in origin.items()})
+    found = {key: _checked(kind, key, values[key], where) for key, where in origin.items()}
+    lacking = [name for name, field in kind.model_fields.items() if field.is_required() and name not in found]
+    if lacking:
+        raise ConfigError(
+            f"`{lacking[0]}` must be given; got nothing. Set it in the file or as {lacking[0]}=VALUE."
+        )
+    return kind(**found)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -141,17 +156,21 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from err
 
 
-def _checked(key: str, value: object, where: str) -> Any:
+def _checked(kind: type[BaseModel], key: str, value: object, where: str) -> Any:
     """The value in its field's type: command-line text is parsed, a file's value must have the type."""
-    known = list(RunConfig.model_fields)
+    known = list(kind.model_fields)
     if key not in known:
         near = get_close_matches(key, known, n=1, cutoff=0.5)
         remedy = f"Did you mean `{near[0]}`?" if near else f"The keys are {', '.join(known)}."
         raise ConfigError(f"Every key must be one that a run knows; got `{key}` {where}. {remedy}")
+    field = kind.model_fields[key]
+    form: Any = Annotated[field.annotation, field]
     try:
-        alone = RunConfig.model_validate({key: value}, strict=where != _COMMAND_LINE)
+        # The field by itself: others may have to be given, and are looked at on their own.
+        return TypeAdapter(form, config=kind.model_config).validate_python(
+            value, strict=where != _COMMAND_LINE
+        )
     except ValidationError as err:
         raise ConfigError(
             f"`{key}` must fit its field ({err.errors()[0]['msg']}); got {value!r} {where}. Change it there."
         ) from err
-    return getattr(alone, key)

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import (
@@ -24,7 +24,6 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from app.config import RunConfig
 from app.errors import ConfigError
 from app.evaluation_config import EvaluationConfig
 from app.evaluation_data import hash_inputs, prepare
@@ -86,8 +85,7 @@ def evaluate(config: EvaluationConfig, out: Path, *, resume: bool = False, conso
     lineup = choose_lineup(config, contest)
     for sentence in _warnings(facts, lineup):
         console.print(sentence, markup=False, soft_wrap=True)
-    # A store asks of a configuration only its fields and a seed, which this one has too.
-    with RunStore.open(out, cast(RunConfig, config), hashes, resume=resume, device=device) as store:
+    with RunStore.open(out, config, hashes, resume=resume, device=device) as store:
         stages = [Stage(name, name, _work(contest, name, config, device)) for name in lineup.names]
         columns = (
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import (
@@ -24,7 +24,6 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from app.config import RunConfig
 from app.errors import AppError, ConfigError
 from app.files import write_json
 from app.fit_config import FitConfig
@@ -80,8 +79,7 @@ def fit(config: FitConfig, out: Path, *, resume: bool = False, console: Console)
         reader = open_reader(prepared.indexed, config.model, device) if read_texts(names) else None
     hashes = hash_files(Path(config.data))
     work = _Work(config, prepared, device, reader)
-    # A store asks of a configuration only its fields and a seed, which this one has too.
-    with RunStore.open(out, cast(RunConfig, config), hashes, resume=resume, device=device) as store:
+    with RunStore.open(out, config, hashes, resume=resume, device=device) as store:
         stages = _plan(work, names, trials)
         columns = (
             SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -37,11 +37,24 @@ _PACKAGES = (
 _SOURCE = Path(__file__).resolve().parent.parent
 
 
-def build_manifest(config: RunConfig, data_hashes: Mapping[str, str], device: str) -> dict[str, Any]:
+class Settings(Protocol):
+    """What a folder of work needs to know of the choices that it was made with."""
+
+    @property
+    def seed(self) -> int:
+        """Every random draw follows from it."""
+        ...
+
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """All choices as plain values."""
+        ...
+
+
+def build_manifest(config: Settings, data_hashes: Mapping[str, str], device: str) -> dict[str, Any]:
     """Everything that a reader of a result needs to know to make it again.
 
     Args:
-        config: The run's configuration.
+        config: The choices that the work was made with.
         data_hashes: SHA-256 in hex of each input that is not part of the code, by name.
         device: Where tensors live once "auto" is settled, such as "cpu".
 

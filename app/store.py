@@ -21,9 +21,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from app import files
-from app.config import RunConfig
 from app.errors import StoreError
-from app.manifest import MANIFEST, build_manifest, read_manifest
+from app.manifest import MANIFEST, Settings, build_manifest, read_manifest
 
 RECORD = "stage.json"
 """Name of the file, in a finished stage's folder, that says how long the stage took."""
@@ -57,7 +56,7 @@ class RunStore:
     def open(
         cls,
         out: Path,
-        config: RunConfig,
+        config: Settings,
         data_hashes: Mapping[str, str],
         *,
         resume: bool,
@@ -67,7 +66,7 @@ class RunStore:
 
         Args:
             out: Folder of the run; made where it is missing.
-            config: The run's configuration.
+            config: The choices that the work is made with.
             data_hashes: SHA-256 of each input, by name.
             resume: Whether a run of the same configuration may be there already; none there means a new run.
             device: Where tensors live once "auto" is settled, such as "cpu".
