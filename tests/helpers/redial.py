@@ -1,0 +1,38 @@
+"""Human dialogues of ReDial (Li et al. 2018, CC BY 4.0) in the form of chats that an audit reads."""
+
+import gzip
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_MENTION = re.compile(r"@(\d+)")
+_SPACES = re.compile(r"\s+")
+
+
+def redial_chats(path: Path) -> Iterator[dict[str, Any]]:
+    """One chat a dialogue: the seeker is the user; titles in place of ids, level 3 where the seeker liked a suggestion.
+
+    Args:
+        path: Gzipped lines of ReDial.
+    """
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in file:
+            saved = json.loads(line)
+            titles = {key: _SPACES.sub(" ", name) for key, name in (saved["movieMentions"] or {}).items() if name}
+            answers = saved["initiatorQuestions"] or {}
+            messages = []
+            for message in saved["messages"]:
+                is_seeker = message["senderWorkerId"] == saved["initiatorWorkerId"]
+                named = _MENTION.findall(message["text"])
+                row: dict[str, Any] = {
+                    "role": "user" if is_seeker else "assistant",
+                    "content": _MENTION.sub(lambda found: titles.get(found[1], found[0]), message["text"]),
+                }
+                if not is_seeker and named and named[-1] in titles:
+                    row["title"] = titles[named[-1]]
+                    if named[-1] in answers:
+                        row["level"] = 3 if answers[named[-1]]["liked"] == 1 else 0
+                messages.append(row)
+            yield {"user_id": saved["initiatorWorkerId"], "messages": messages}

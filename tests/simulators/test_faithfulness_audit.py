@@ -1,0 +1,250 @@
+"""The whole audit on the film world: the same people pass, a yes-man fails, and faults of tables are named."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from simulators.errors import FaithfulnessError
+from simulators.faithfulness import (
+    USES,
+    Answer,
+    Evidence,
+    Limits,
+    audit_simulator,
+    behaviour_features,
+    checked_interactions,
+    read_dialogue,
+    scenes_from_frame,
+    verdicts,
+)
+from simulators.faithfulness.behaviour import (
+    interactions_of_dialogues,
+    sessions_of_dialogues,
+    sessions_of_interactions,
+    shared_pairs,
+)
+from simulators.types import StopReason
+from tests.helpers.film_evidence import film_dialogues, film_interactions, film_scenes
+
+RANK, WORDING, SATISFACTION, TRAIN = USES
+
+
+def table(seed: int, users: int = 300, **kind: bool) -> pd.DataFrame:
+    return checked_interactions(film_interactions(users, seed, **kind), side="real", max_level=4)
+
+
+def talk(seed: int, users: int = 60, **kind: bool) -> Evidence:
+    return Evidence(
+        dialogues=tuple(read_dialogue(saved, max_level=4) for saved in film_dialogues(users, seed, **kind))
+    )
+
+
+def answers(report: dict[str, Any]) -> dict[str, str]:
+    return {verdict["use"]: verdict["answer"] for verdict in report["verdicts"]}
+
+
+def measured(value: float, low: float, high: float) -> dict[str, Any]:
+    return {"value": value, "ci95": [low, high], "n": 100}
+
+
+def held(path: str, found: Any, use: str) -> tuple[str, str]:
+    """The answer for a use and where its measure at `path` stands, in a report of that measure alone."""
+    report: dict[str, Any] = {}
+    node = report
+    *parents, leaf = path.split(".")
+    for key in parents:
+        node = node.setdefault(key, {})
+    node[leaf] = found
+    verdict = next(one for one in verdicts(report, Limits()) if one.use == use)
+    standing = next(
+        one.standing for one in verdict.criteria if one.value is not None or one.standing == "beyond"
+    )
+    return verdict.answer, standing
+
+
+@pytest.mark.integration
+def test_the_same_people_another_time_pass() -> None:
+    scenes = scenes_from_frame(film_scenes(300, 3))
+    report = audit_simulator(Evidence(table(1), scenes=scenes), Evidence(table(0)), accept_level=1)
+    found = answers(report)
+    assert found[RANK] == found[SATISFACTION] == found[TRAIN] == Answer.YES
+    assert found[WORDING] == Answer.NOT_SHOWN and not report["notes"]
+
+
+@pytest.mark.integration
+def test_a_yes_man_fails() -> None:
+    report = audit_simulator(Evidence(table(1, agreeable=True)), Evidence(table(0)), accept_level=1)
+    found = answers(report)
+    assert found[RANK] == found[SATISFACTION] == found[TRAIN] == Answer.NO
+    assert report["acceptance"]["auc"]["value"] == 0.5 and report["ranking"]["tau"]["value"] is None
+    because = {verdict["use"]: verdict["because"] for verdict in report["verdicts"]}
+    assert "tau-b) has no value" in because[RANK] and "excess of acceptance is" in because[TRAIN]
+
+
+@pytest.mark.integration
+def test_viewers_who_talk_pass_where_a_yes_man_fails() -> None:
+    real = talk(0, 120)
+    same = audit_simulator(talk(1, 120), real)
+    assert Answer.NO not in answers(same).values() and answers(same)[WORDING] in {
+        Answer.YES,
+        Answer.NOT_SHOWN,
+    }
+    assert {
+        "levels",
+        "satisfaction",
+        "sessions",
+        "abandonment",
+        "ends",
+        "errors",
+        "disclosure",
+        "diversity",
+    } <= set(same)
+    yes = audit_simulator(talk(1, 120, agreeable=True), real)
+    assert answers(yes) == dict.fromkeys(USES, Answer.NO)
+
+
+@pytest.mark.integration
+def test_same_seed_gives_the_same_report() -> None:
+    one, other = (audit_simulator(talk(1, 30), talk(0, 30), seed=4) for _ in range(2))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("found", "answer", "standing"),
+    [
+        (measured(0.02, 0.0, 0.03), "not shown", "within"),
+        (measured(0.02, 0.0, 0.05), "not shown", "not settled"),
+        (measured(0.05, 0.01, 0.08), "not shown", "not settled"),
+        (measured(0.05, 0.04, 0.08), "no", "beyond"),
+    ],
+)
+def test_only_a_whole_interval_decides(found: dict[str, Any], answer: str, standing: str) -> None:
+    assert held("acceptance_rate.gap", found, TRAIN) == (answer, standing)
+
+
+@pytest.mark.parametrize(
+    ("path", "found", "use", "answer", "standing"),
+    [
+        ("ranking.tau", measured(0.6, 0.2, 1.0), RANK, "yes", "within"),
+        ("ranking.tau", measured(0.6, -0.1, 1.0), RANK, "not shown", "not settled"),
+        ("ranking.tau", measured(-0.2, -0.8, 0.9), RANK, "no", "beyond"),
+        ("ranking.tau", {"value": None, "ci95": [None, None], "n": 9}, RANK, "no", "beyond"),
+        ("acceptance.auc", measured(0.5, 0.5, 0.5), RANK, "no", "beyond"),
+        ("acceptance.auc", measured(0.55, 0.49, 0.6), RANK, "not shown", "not settled"),
+        ("position.gap", measured(-0.2, -0.3, -0.16), RANK, "no", "beyond"),
+        ("position.gap", measured(-0.2, -0.3, -0.1), RANK, "not shown", "not settled"),
+        ("choices.slots.p_flat", 0.005, RANK, "no", "beyond"),
+    ],
+)
+def test_each_kind_of_limit(path: str, found: Any, use: str, answer: str, standing: str) -> None:
+    assert held(path, found, use) == (answer, standing)
+
+
+def test_a_distance_that_chance_explains_is_not_beyond() -> None:
+    part = {"ks": measured(0.2, 0.12, 0.3), "p": 0.4}
+    reports = [{"levels": part}, {"levels": part | {"p": 0.01}}]
+    found = [
+        next(v.answer for v in verdicts(report, Limits()) if v.use == SATISFACTION) for report in reports
+    ]
+    assert found == [Answer.NOT_SHOWN, Answer.NO]
+
+
+def test_limits_are_settings() -> None:
+    report = {"ranking": {"tau": measured(0.5, 0.2, 0.8)}}
+    assert verdicts(report, Limits())[0].answer == Answer.NOT_SHOWN
+    assert verdicts(report, Limits(ranking_tau=0.4))[0].answer == Answer.YES
+    assert all(field.description for field in Limits.model_fields.values())
+
+
+def test_another_exposure_is_noted() -> None:
+    one = table(1, 40)
+    one["item_id"] = "x" + one["item_id"]
+    report = audit_simulator(Evidence(one), Evidence(table(0, 40)))
+    assert any(note.startswith("Only 0 % of the simulated rows") for note in report["notes"])
+    assert "acceptance" not in report
+
+
+def test_uneven_slots_are_noted() -> None:
+    frame = film_scenes(200, 2)
+    last = frame.loc[(frame["chosen"] == 1) & (frame["slot"] == 4), "scene_id"]
+    scenes = scenes_from_frame(frame[~frame["scene_id"].isin(last)])
+    report = audit_simulator(Evidence(scenes=scenes), Evidence())
+    assert "not spread evenly over the slots" in report["notes"][0]
+    assert report["choices"]["nll_saved"]["ci95"][0] > 0
+
+
+def test_sides_without_anything_in_common_are_refused() -> None:
+    with pytest.raises(FaithfulnessError, match="something in common to compare"):
+        audit_simulator(talk(0), Evidence())
+    with pytest.raises(FaithfulnessError, match=r"in 1..4; got 5"):
+        audit_simulator(talk(0), talk(1), accept_level=5)
+    alone = Evidence(dialogues=talk(0).dialogues[:1])
+    with pytest.raises(FaithfulnessError, match=r"The real side must have at least two users.*got 1 \(0\)"):
+        audit_simulator(talk(0), alone)
+
+
+def test_sessions_are_parted_by_half_an_hour_of_silence() -> None:
+    frame = pd.DataFrame({"user_id": list("aaabb"), "timestamp": [0.0, 1800.0, 3601.0, 0.0, 10.0]})
+    found = sessions_of_interactions(frame)
+    assert found is not None and np.asarray(found.length).tolist() == [2, 1, 2]
+    named = sessions_of_interactions(frame.assign(session_id=list("xyxyy")))
+    assert named is not None and sorted(np.asarray(named.length).tolist()) == [1, 2, 2]
+    assert sessions_of_interactions(frame[["user_id"]]) is None
+
+
+def test_only_leaving_counts_as_abandonment() -> None:
+    dialogues = talk(0).dialogues
+    left, ended = (sessions_of_dialogues(dialogues, abandoned=flag) for flag in (True, False))
+    stops = [dialogue.stop for dialogue in dialogues]
+    assert np.sum(left.ended) == stops.count(StopReason.OUT_OF_PATIENCE)
+    assert np.sum(ended.ended) == len(stops) - stops.count(StopReason.MAX_TURNS)
+    assert len(interactions_of_dialogues(dialogues)) == sum(len(dialogue.replies) for dialogue in dialogues)
+
+
+def test_features_by_hand() -> None:
+    frame = pd.DataFrame(
+        {"user_id": list("aaab"), "level": [0, 0, 2, 1], "satisfaction": [1.0, 2.0, 3.0, 5.0]}
+    )
+    found, names = behaviour_features(frame, max_level=2)
+    row = dict(zip(names, found.values[0].tolist(), strict=True))
+    # Three rows: places 0 and 1 are early, place 2 is late; one of two followers repeats its level.
+    assert row["share of level 0"] == 2 / 3 and row["mean level early"] == 0 and row["mean level late"] == 2
+    assert row["level as before"] == 0.5 and row["mean satisfaction"] == 2.0
+
+
+def test_probabilities_are_asked_before_levels() -> None:
+    one = pd.DataFrame(
+        {"user_id": ["a", "b"], "item_id": ["x", "x"], "level": [0, 1], "probability": [0.3, 0.9]}
+    )
+    real = pd.DataFrame({"user_id": ["a", "a", "c"], "item_id": ["x", "x", "x"], "level": [1, 3, 2]})
+    assert shared_pairs(one, real)[["answer", "level"]].to_numpy().tolist() == [[0.3, 3]]
+
+
+GOOD = pd.DataFrame({"user_id": [1, 2, 2], "item_id": [5, 5, 6], "level": [0, 4, 2], "position": [0, 0, 1]})
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (GOOD.drop(columns="level"), "interactions must have.*level missing among user_id, item_id, position"),
+        (GOOD.iloc[:0], "at least one row; got none"),
+        (GOOD.iloc[1:], r"at least two users.*got 1 \(2\)"),
+        (GOOD.assign(level=[0, 5, 2]), r"whole numbers in 0..4; got \[5.0\] in 1 rows"),
+        (GOOD.assign(level=[0, 1.5, 2]), r"got \[1.5\]"),
+        (GOOD.assign(level=[0, np.nan, 2]), r"`level`.*a value in every row; got none in 1 rows, such as row \[1\]"),
+        (GOOD.assign(level=["0", "much", "2"]), r"finite numbers; got \['much'\]"),
+        (GOOD.assign(probability=[0.1, 1.2, 0.5]), r"`probability`.*lie in 0..1; got \[1.2\]"),
+        (GOOD.assign(weight=[0.1, -1.0, 0.5]), r"`weight`.*0 or more; got \[-1.0\]"),
+        (pd.concat([GOOD, GOOD.iloc[1:2]]), "user 2 with item 5 twice in all columns, and 1 such rows"),
+    ],
+)  # fmt: skip
+def test_tables_that_make_no_sense_are_refused(frame: pd.DataFrame, said: str) -> None:
+    with pytest.raises(FaithfulnessError, match=said):
+        checked_interactions(frame, side="simulated", max_level=4)
+
+
+def test_ids_are_compared_as_texts() -> None:
+    found = checked_interactions(GOOD.assign(user_id=[1.0, 2.0, 2.0], extra=0), side="real", max_level=4)
+    assert found["user_id"].tolist() == ["1", "2", "2"] and "extra" not in found
