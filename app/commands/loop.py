@@ -63,8 +63,9 @@ def chat(
     """Talk to the trained policy in the terminal; sliders are set as /brevity 0.8."""
     with one_line_errors(context):
         from app.chat import chat as talk
+        from app.terminal import PlainConsole
 
-        talk(run_dir)
+        talk(run_dir, console=PlainConsole())
 
 
 def report(

@@ -74,7 +74,7 @@ def test_options_reach_the_other_commands(stand_in: Callable[..., Calls]) -> Non
     assert call("chat", "--run", "r")[0] == call("report", "r")[0] == call("demo", "--port", "0")[0] == 0
     options = {"minutes": 2.5, "tokens": None, "seed": 3, "resume": False}
     assert trained == [((Path("d"), Path("o")), options)]
-    assert talked == [((Path("r"),), {})]
+    assert talked[0][0] == (Path("r"),)
     assert reported[0][0] == (Path("r"),)
     assert launched == [((None,), {"host": "127.0.0.1", "port": 0})]
 
@@ -156,6 +156,7 @@ def test_an_error_that_quotes_the_data_controls_no_terminal(stand_in: Callable[.
     ("module", "function", "arguments"),
     [
         ("app.run", "run_pipeline", "run"),
+        ("app.chat", "chat", "chat --run r"),
         ("app.report", "write_report", "report r"),
         ("app.evaluate", "evaluate", "evaluate log.csv --out o"),
         ("app.ope", "evaluate_log", "ope log.csv --policy uniform"),
