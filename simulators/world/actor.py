@@ -206,7 +206,8 @@ def _policy(scene: _Scene, fit: int) -> Policy:
 def _move(scene: _Scene, fit: int, leaves: bool) -> int:
     """5 for an offer that is taken, less the further off it was; a question helps a little, leaving hurts."""
     asked = "?" in _last(scene, RECOMMENDER)
-    known = " ".join(text for speaker, text in scene.talk if speaker == YOU)
+    offered = max((i for i, (speaker, _) in enumerate(scene.talk) if speaker == RECOMMENDER), default=0)
+    known = " ".join(text for speaker, text in scene.talk[:offered] if speaker == YOU)
     against = any(
         liking < 0 and _holds(known, value) and _holds(scene.shown, value)
         for value, liking in scene.likings.items()
