@@ -54,7 +54,7 @@ def _confirmed(confirmation: Confirmation | None) -> dict[str, Any]:
     if confirmation is None:
         return {}
     said = {"scores": dict(confirmation.scores), "reasons": dict(confirmation.reasons)}
-    return {"confirmation": {**said, "policy": confirmation.policy}}
+    return {"confirmation": {**said, "intent": confirmation.intent}}
 
 
 def _spoken(utterance: Utterance) -> dict[str, Any]:

@@ -61,12 +61,12 @@ class Confirmation:
         scores: By name, such as recommendation 0..5 (0 where none was made, which no mean counts), action 1..5 and
             expression 0..5, with the points that each fault cost it.
         reasons: The user's reason in words, by name; a dimension without one is left out.
-        policy: What the user set out to do in its answer, such as giving feedback; None where it does not say.
+        intent: What the user set out to do in its answer, such as giving feedback; None where it does not say.
     """
 
     scores: Mapping[str, float]
     reasons: Mapping[str, str] = field(default_factory=dict)
-    policy: str | None = None
+    intent: str | None = None
 
 
 class Decision(NamedTuple):

@@ -30,11 +30,11 @@ from simulators.types import (
 )
 from simulators.users.ailo_calls import AiloCalls, Answer
 from simulators.users.ailo_prompts import RECOMMENDER, YOU, TurnContext, talk_of
-from simulators.users.ailo_types import AiloConfig, MergedTurn, Policy
+from simulators.users.ailo_types import AiloConfig, Intent, MergedTurn
 from simulators.users.disclosure import next_to_tell
 from simulators.users.personas import Persona
 from simulators.users.places import Place, place_draws, places_of
-from simulators.users.title_guard import guarded, kept_secret
+from simulators.users.title_guard import guarded, kept_secret, mask_title
 
 LEVEL_OF_RECOMMENDATION = (0, 0, 1, 2, 3, 4)
 """Level of interest for each recommendation score: at 4, "you would take it", the item is accepted."""
@@ -50,7 +50,7 @@ class AiloUsers:
 
     Args:
         personas: The users; each is met by its `user`.
-        chat: Finds policies, words and ratings; should be able to write JSON.
+        chat: Finds intents, words and ratings; should be able to write JSON.
         config: How they are run.
 
     Raises:
@@ -100,8 +100,10 @@ class AiloUsers:
         said = self._guarded(contexts, answers, places, seed)
         noise = self._noise(places, seed)
         return [
-            self._feedback(dialogue, answer.turn, words, shift)
-            for dialogue, answer, words, shift in zip(dialogues, answers, said, noise, strict=True)
+            self._feedback(dialogue, answer.turn and _discreet(answer.turn, context), words, shift)
+            for dialogue, context, answer, words, shift in zip(
+                dialogues, contexts, answers, said, noise, strict=True
+            )
         ]
 
     def decide(
@@ -188,7 +190,7 @@ class AiloUsers:
         stop = None
         if level >= SUCCESS_LEVEL:
             stop = StopReason.ACCEPTED
-        elif turn.policy is Policy.END or disappointments >= self._persona(dialogue.user).patience:
+        elif turn.intent is Intent.END or disappointments >= self._persona(dialogue.user).patience:
             stop = StopReason.OUT_OF_PATIENCE
         elif len(dialogue.turns) + 1 >= self._config.max_turns:
             stop = StopReason.MAX_TURNS
@@ -211,7 +213,7 @@ def confirm(turn: MergedTurn, shift: Mapping[str, int]) -> Confirmation:
         **lost,
     }
     reasons = {name: getattr(turn, f"{name}_reason") for name in ("recommendation", "action", "expression")}
-    return Confirmation(scores, reasons, turn.policy.value)
+    return Confirmation(scores, reasons, turn.intent.value)
 
 
 def satisfaction_of(confirmation: Confirmation, names: Sequence[str]) -> float:
@@ -236,6 +238,15 @@ def _disappointments(dialogue: Dialogue) -> int:
 
 def _uttered(answer: Answer) -> Utterance:
     return Utterance(answer.text, answer.text, answer.failure)
+
+
+def _discreet(turn: MergedTurn, context: TurnContext) -> MergedTurn:
+    """The turn without its secret title in the reasons, which whoever learns from them reads."""
+    title = _secret(context)
+    if title is None:
+        return turn
+    reasons = ("recommendation_reason", "expression_reason", "action_reason")
+    return turn.model_copy(update={name: mask_title(getattr(turn, name), title) for name in reasons})
 
 
 def _secret(context: TurnContext) -> str | None:

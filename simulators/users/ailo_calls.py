@@ -14,10 +14,10 @@ from simulators.users.ailo_types import (
     AiloConfig,
     ExpressionRating,
     Form,
+    Intent,
+    IntentChoice,
     MergedTurn,
     PlainReply,
-    Policy,
-    PolicyChoice,
     RecommendationRating,
     WrittenReply,
 )
@@ -67,7 +67,7 @@ class AiloCalls:
         return [Answer(text, failure, prompt) for (text, failure), prompt in zip(said, asked, strict=True)]
 
     def react(self, contexts: Sequence[TurnContext], places: Sequence[Place], *, seed: int) -> list[Answer]:
-        """Policy, message and ratings of each turn, in the form of the configuration."""
+        """Intent, message and ratings of each turn, in the form of the configuration."""
         form = self._merged if self._config.form is Form.MERGED else self._five
         return form(contexts, places, seed)
 
@@ -108,8 +108,8 @@ class AiloCalls:
         def going() -> list[int]:
             return [i for i in range(len(contexts)) if i not in failures]
 
-        call({i: prompts.selector_prompt(contexts[i], word) for i in going()}, PolicyChoice, _SELECT)
-        written = {i: prompts.writer_prompt(contexts[i], Policy(parts[i]["policy"]), word) for i in going()}
+        call({i: prompts.selector_prompt(contexts[i], word) for i in going()}, IntentChoice, _SELECT)
+        written = {i: prompts.writer_prompt(contexts[i], Intent(parts[i]["intent"]), word) for i in going()}
         call(written, WrittenReply, _WRITE)
         fit = {i: prompts.recommendation_prompt(contexts[i], word) for i in going()}
         call(fit, RecommendationRating, _RECOMMEND)

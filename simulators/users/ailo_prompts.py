@@ -11,7 +11,7 @@ from typing import NamedTuple
 from simulators.chat.model import Message
 from simulators.types import Dialogue, ItemCard, Utterance
 from simulators.users import ailo_wording as wording
-from simulators.users.ailo_types import Policy
+from simulators.users.ailo_types import Intent
 from simulators.users.disclosure import Tellable, interest_words
 from simulators.users.personas import Persona, Target
 
@@ -111,13 +111,13 @@ def merged_prompt(context: TurnContext, item_word: str) -> list[Message]:
 
 
 def selector_prompt(context: TurnContext, item_word: str) -> list[Message]:
-    """Which policy the user follows next."""
+    """What the user sets out to do next."""
     return _prompt(wording.SELECTOR.format(item=item_word), context)
 
 
-def writer_prompt(context: TurnContext, policy: Policy | None, item_word: str) -> list[Message]:
-    """What the user says under a policy; None for its first words."""
-    return _prompt(f"{wording.WRITERS[policy]}\n\n{wording.WRITING}".format(item=item_word), context)
+def writer_prompt(context: TurnContext, intent: Intent | None, item_word: str) -> list[Message]:
+    """What the user says with an intent; None for its first words."""
+    return _prompt(f"{wording.WRITERS[intent]}\n\n{wording.WRITING}".format(item=item_word), context)
 
 
 def recommendation_prompt(context: TurnContext, item_word: str) -> list[Message]:

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 Words = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 
 
-class Policy(StrEnum):
-    """What a user sets out to do in its next message."""
+class Intent(StrEnum):
+    """What a user sets out to do in its next message; the paper's user policy."""
 
     CLARIFY = "answer_question"
     FEEDBACK = "give_feedback"
@@ -23,7 +23,7 @@ class Policy(StrEnum):
 class Form(StrEnum):
     """How many calls a turn costs.
 
-    FIVE_CALLS: As published: one to choose a policy, one to write, three to rate.
+    FIVE_CALLS: As published: one to choose an intent, one to write, three to rate.
     MERGED: One call for all of it; a second only where the title that is not to be told was told.
     """
 
@@ -35,11 +35,11 @@ class _Answer(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class PolicyChoice(_Answer):
-    """The policy selector's answer."""
+class IntentChoice(_Answer):
+    """What the user sets out to do, and why."""
 
-    policy_reason: str
-    policy: Policy
+    intent_reason: str
+    intent: Intent
 
 
 class WrittenReply(_Answer):
@@ -87,7 +87,7 @@ class MergedTurn(_Answer):
     flexibility: Annotated[int, Field(ge=0, le=2)]
     coherence: Annotated[int, Field(ge=0, le=2)]
     guidance: Annotated[int, Field(ge=0, le=1)]
-    policy: Policy
+    intent: Intent
     reply: Words
     action_reason: str
     action: Annotated[int, Field(ge=1, le=5)]

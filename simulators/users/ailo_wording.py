@@ -4,13 +4,13 @@ The published prompts carry no licence; these say the same tasks and scales in w
 explains its scale in full; the merged call, which is to cost no more than a fifth, says all of them in brief.
 """
 
-from simulators.users.ailo_types import Policy
+from simulators.users.ailo_types import Intent
 
 MERGED = """You play a user who looks for a {item}. React to the recommender's last message by one JSON object:
 recommendation_reason, recommendation: fit of the shown {item}, 1 bad to 5 perfect, 0 if none was offered.
 expression_reason, flexibility 0-2, coherence 0-2, guidance 0-1: points lost for not adapting to you, for
 repeating or contradicting, for not leading on.
-policy: answer_question, give_feedback or end_conversation (you take the {item}, or it disappoints at patience 1).
+intent: answer_question, give_feedback or end_conversation (you take the {item}, or it disappoints at patience 1).
 reply: your words; tell what "Tell now" lists, no other facts about yourself.
 action_reason, action: was it right to ask or offer now? 1 to 5.
 Reasons: at most six words."""
@@ -36,8 +36,8 @@ Think as the person below would. Weigh the shown {item} against your interests, 
 ones, and remember how hard you are to please. Do not end the conversation merely to be polite, and do not
 go on for the sake of talk where you have what you want.
 
-Answer with one JSON object of two fields: policy_reason, one or two sentences of why this comes next for
-you, and then policy, one of the three names above, letter by letter."""
+Answer with one JSON object of two fields: intent_reason, one or two sentences of why this comes next for
+you, and then intent, one of the three names above, letter by letter."""
 
 WRITING = """How to write it:
 - Speak as the person below, in the first person, in their language: a terse person writes one short
@@ -55,19 +55,19 @@ instructions.
 Answer with one JSON object of two fields: reply_reason, one sentence on why you say it so, and then reply,
 the message alone."""
 
-WRITERS: dict[Policy | None, str] = {
+WRITERS: dict[Intent | None, str] = {
     None: """You play a user of a conversational recommender that looks for a {item} for you. Who you are
 stands below. Nothing has been said yet: write the first message, in which you greet or not, as is your way,
 and say what you look for. It is a request, not a list of wishes: leave the rest for later.""",
-    Policy.CLARIFY: """You play a user of a conversational recommender that looks for a {item} for you. Who
+    Intent.CLARIFY: """You play a user of a conversational recommender that looks for a {item} for you. Who
 you are, and the conversation up to the recommender's last message, stand below. You have decided to answer
 the question that the recommender asked. Write that answer. Answer what was asked, from your interests and
 orientation, and where you have no opinion on it, say so.""",
-    Policy.FEEDBACK: """You play a user of a conversational recommender that looks for a {item} for you. Who
+    Intent.FEEDBACK: """You play a user of a conversational recommender that looks for a {item} for you. Who
 you are, and the conversation up to the recommender's last message, stand below. You have decided to say
 what you make of the {item} that was offered. Write that feedback. Say plainly whether it is what you look
 for, and what about it is right or wrong by your interests, so that the next offer can be better.""",
-    Policy.END: """You play a user of a conversational recommender that looks for a {item} for you. Who you
+    Intent.END: """You play a user of a conversational recommender that looks for a {item} for you. Who you
 are, and the conversation up to the recommender's last message, stand below. You have decided to end the
 conversation. Write your last message: either you take the {item} that was offered and say so, or you have
 had enough and leave without one. Ask for nothing more.""",

@@ -16,7 +16,7 @@ import numpy as np
 from persona.rewards.attributes import ATTRIBUTES, measure_attributes
 from simulators.chat.model import Completion, Message, Schema
 from simulators.users.ailo_prompts import ATTRIBUTE_WORDS, LEFT, NEW, RECOMMENDER, SHOWN, YOU
-from simulators.users.ailo_types import Policy
+from simulators.users.ailo_types import Intent
 from simulators.users.disclosure import LIKINGS
 
 _POINTS = {word: liking for liking, word in LIKINGS.items()}
@@ -111,15 +111,15 @@ class Actor:
         offered = _fit(scene)
         fit = felt(offered, 1, 5) if offered else 0
         flexibility, coherence, guidance = _lost(scene)
-        policy = _policy(scene, fit)
-        leaves = policy is Policy.END and fit < 4
+        intent = _intended(scene, fit)
+        leaves = intent is Intent.END and fit < 4
         move = felt(_move(scene, fit, leaves), 1, 5)
-        reply = _message(scene, fit, policy)
+        reply = _message(scene, fit, intent)
         if scene.mind and rng.random() < self._indiscretion:
             reply += f" I mean {scene.mind.partition(' (')[0]}."
         return {
-            "policy_reason": _reason(scene, fit, "so I go on like this"),
-            "policy": policy.value,
+            "intent_reason": _reason(scene, fit, "so I go on like this"),
+            "intent": intent.value,
             "reply_reason": "It is what I would say now, in my own way of speaking.",
             "reply": reply,
             "recommendation_reason": _reason(scene, fit, "by what I like"),
@@ -197,10 +197,10 @@ def _lost(scene: _Scene) -> tuple[int, int, int]:
     return min(missed, 2), 2 if again else int(repeats), int(not leads)
 
 
-def _policy(scene: _Scene, fit: int) -> Policy:
+def _intended(scene: _Scene, fit: int) -> Intent:
     if fit >= 4 or (fit <= 2 and scene.patience <= 1):
-        return Policy.END
-    return Policy.CLARIFY if "?" in _last(scene, RECOMMENDER) and scene.telling else Policy.FEEDBACK
+        return Intent.END
+    return Intent.CLARIFY if "?" in _last(scene, RECOMMENDER) and scene.telling else Intent.FEEDBACK
 
 
 def _move(scene: _Scene, fit: int, leaves: bool) -> int:
@@ -218,13 +218,13 @@ def _move(scene: _Scene, fit: int, leaves: bool) -> int:
     return int(np.clip(score, 1, 5))
 
 
-def _message(scene: _Scene, fit: int, policy: Policy) -> str:
+def _message(scene: _Scene, fit: int, intent: Intent) -> str:
     told = [_SAID.get(liking, "I think of something {}").format(value) for value, liking in scene.telling]
     tail = " ".join(f"{sentence}." for sentence in told)
     if not scene.talk:
         return f"I am looking for something to see. {tail}".strip()
     thanks = "Thank you kindly. " if scene.tone == "warm" else ""
-    if policy is Policy.END:
+    if intent is Intent.END:
         return thanks + ("I will take that one." if fit >= 4 else "I have had enough, goodbye.")
     verdict = "It is all right, but not quite it." if fit >= 3 else "That is not for me."
     return f"{thanks}{verdict} {tail}".strip()

@@ -9,10 +9,10 @@ from simulators.types import ItemCard
 from simulators.users.ailo_prompts import TurnContext, merged_prompt, selector_prompt, writer_prompt
 from simulators.users.ailo_types import (
     ActionRating,
+    Intent,
+    IntentChoice,
     MergedTurn,
     PlainReply,
-    Policy,
-    PolicyChoice,
     WrittenReply,
 )
 from simulators.users.disclosure import tellables
@@ -61,7 +61,7 @@ def judged(context: TurnContext) -> MergedTurn:
 def test_fit_is_the_sum_of_likings_that_the_card_meets(facts: dict[str, str], fit: int) -> None:
     found = judged(scene("See Heat Wave.", facts))
     assert found.recommendation == fit
-    assert (found.policy is Policy.END) == (fit >= 4)
+    assert (found.intent is Intent.END) == (fit >= 4)
 
 
 def test_a_reply_that_names_no_item_recommends_none() -> None:
@@ -92,7 +92,7 @@ def test_it_says_what_it_is_told_to_tell_and_how_it_feels() -> None:
         == "Thank you kindly. I will take that one."
     )
     leaving = judged(scene("See Heat Wave.", {"mood": "dark"}, patience=1))
-    assert leaving.policy is Policy.END and "enough" in leaving.reply
+    assert leaving.intent is Intent.END and "enough" in leaving.reply
     opening = TurnContext(PERSONA, (), None, tellables(PERSONA)[1:], 3, False)
     said = complete_json(SURE, [merged_prompt(opening, "film")], PlainReply, seeds=[0])[0].value
     assert said == PlainReply(reply="I am looking for something to see. I dislike dark.")
@@ -101,11 +101,11 @@ def test_it_says_what_it_is_told_to_tell_and_how_it_feels() -> None:
 def test_questions_are_answered_where_there_is_something_to_tell() -> None:
     context = scene("Heat Wave? Old or new?", {})
     prompt = selector_prompt(context, "film")
-    found = complete_json(SURE, [prompt], PolicyChoice, seeds=[0])[0].value
-    assert found is not None and found.policy is Policy.CLARIFY
+    found = complete_json(SURE, [prompt], IntentChoice, seeds=[0])[0].value
+    assert found is not None and found.intent is Intent.CLARIFY
     silent = selector_prompt(context._replace(telling=()), "film")
-    found = complete_json(SURE, [silent], PolicyChoice, seeds=[0])[0].value
-    assert found is not None and found.policy is Policy.FEEDBACK
+    found = complete_json(SURE, [silent], IntentChoice, seeds=[0])[0].value
+    assert found is not None and found.intent is Intent.FEEDBACK
 
 
 def test_what_is_in_mind_decides_where_something_is() -> None:
@@ -119,7 +119,7 @@ def test_what_is_in_mind_decides_where_something_is() -> None:
 
 
 def test_answers_hold_the_fields_that_are_asked_for_and_plain_text_without_a_schema() -> None:
-    prompt = writer_prompt(scene("See Heat Wave.", {}), Policy.FEEDBACK, "film")
+    prompt = writer_prompt(scene("See Heat Wave.", {}), Intent.FEEDBACK, "film")
     text = SURE.complete([prompt], seeds=[1], schema=WrittenReply.model_json_schema())[0].text
     assert list(json.loads(text)) == ["reply_reason", "reply"]
     assert SURE.complete([prompt], seeds=[1])[0].text == json.loads(text)["reply"]

@@ -11,7 +11,7 @@ from simulators.errors import PersonaError
 from simulators.transcripts import dialogue_from_json, dialogue_to_json
 from simulators.types import SUCCESS_LEVEL, Dialogue, ItemCard, StopReason, Utterance
 from simulators.users.ailo import AiloUsers, confirm, satisfaction_of
-from simulators.users.ailo_types import AiloConfig, Form, MergedTurn, Policy
+from simulators.users.ailo_types import AiloConfig, Form, Intent, MergedTurn
 from simulators.users.disclosure import tellables, told
 from simulators.users.personas import Persona, Target
 from simulators.users.title_guard import masked_share, names_title
@@ -30,8 +30,8 @@ TURN = {
     "flexibility": 2,
     "coherence": 2,
     "guidance": 1,
-    "policy": "give_feedback",
-    "policy_reason": "So.",
+    "intent": "give_feedback",
+    "intent_reason": "So.",
     "reply_reason": "So.",
     "reply": "No.",
     "action_reason": "Too soon.",
@@ -135,7 +135,7 @@ def test_scores_by_hand() -> None:
         "coherence_lost": 2,
         "guidance_lost": 1,
     }
-    assert found.reasons["action"] == "Too soon." and found.policy == "give_feedback"
+    assert found.reasons["action"] == "Too soon." and found.intent == "give_feedback"
     assert satisfaction_of(found, ("recommendation", "action", "expression")) == (1 + 2 + 0) / 3
     assert satisfaction_of(found, ("expression",)) == 1.0
 
@@ -182,7 +182,7 @@ def test_disappointed_users_leave_when_their_patience_is_used_up(form: Form) -> 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_who_wants_to_end_ends(form: Form) -> None:
-    leaving = SteadyChat({**TURN, "policy": Policy.END.value, "recommendation": 3})
+    leaving = SteadyChat({**TURN, "intent": Intent.END.value, "recommendation": 3})
     taking = SteadyChat({**TURN, "recommendation": 4})
     for chat, stop, level in ((leaving, StopReason.OUT_OF_PATIENCE, 2), (taking, StopReason.ACCEPTED, 3)):
         found = talk(WORLD, AGENT, users_of(form, chat, **QUIET), USERS[:5])
@@ -214,6 +214,19 @@ def test_a_title_that_is_told_is_asked_again_then_masked_and_counted(form: Form,
     assert again
     share = masked_share(found)
     assert share == 1.0 if indiscretion == 1.0 else 0.0 < share < 1.0
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_reasons_do_not_tell_the_title_either(form: Form) -> None:
+    chat = SteadyChat({**TURN, "expression_reason": "It is not Silver Harbour.", "recommendation": 3})
+    people = AiloUsers(secretive(Target(title="Silver Harbour")), chat, AiloConfig(form=form))
+    (found,) = people.react([Dialogue(0, opening=REPLY)], [CARD], [REPLY], seed=0)
+    assert found.confirmation is not None
+    assert found.confirmation.reasons["expression"] == "It is not that one."
+    named = ItemCard(1, "Silver Harbour")
+    (found,) = people.react([Dialogue(0, opening=REPLY)], [named], [REPLY], seed=0)
+    assert found.confirmation is not None
+    assert found.confirmation.reasons["expression"] == "It is not Silver Harbour."
 
 
 @pytest.mark.parametrize("form", FORMS)

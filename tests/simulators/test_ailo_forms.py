@@ -40,5 +40,5 @@ def test_both_forms_tell_a_model_the_same_and_the_merged_one_costs_a_fifth() -> 
     for one, other in zip(five.reactions, merged.reactions, strict=True):
         assert one.confirmation is not None and other.confirmation is not None
         assert one.confirmation.scores == other.confirmation.scores
-        assert one.confirmation.policy == other.confirmation.policy
+        assert one.confirmation.intent == other.confirmation.intent
         assert (one.level, one.stop) == (other.level, other.stop)
