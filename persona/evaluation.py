@@ -78,6 +78,26 @@ def score_users(
     Raises:
         DataError: A user shows a prompt that is also asked for, or there are no targets.
     """
+    check_targets(context, target)
+    users = target.user_ids
+    owners = other_users(users, np.random.default_rng((seed, 1))) if shuffled else users
+    lifted = profile.lift(features)
+    shown = context_pairs(context, lifted, owners, k, np.random.default_rng(seed))
+    asked = context_pairs(target, lifted, users)
+    probability = profile.predict(profile.encode(shown), asked)
+    return scores_by_user(users, probability.double().cpu().numpy(), asked.mask.cpu().numpy())
+
+
+def check_targets(context: ComparisonTable, target: ComparisonTable) -> None:
+    """Refuse what no measure could be believed of.
+
+    Args:
+        context: What users may show.
+        target: What is to be predicted of them.
+
+    Raises:
+        DataError: A user shows a prompt that is also asked for, or there are no targets.
+    """
     users = target.user_ids
     if not len(users):
         raise DataError(
@@ -89,12 +109,51 @@ def score_users(
             f"No prompt of `target` may occur in `context`; got {len(leaked)} shared ones, such as "
             f"{leaked[:3].tolist()}. Split by prompt, with `split_users_and_prompts`."
         )
-    owners = users[_other_user(len(users), np.random.default_rng((seed, 1)))] if shuffled else users
-    lifted = profile.lift(features)
-    shown = context_pairs(context, lifted, owners, k, np.random.default_rng(seed))
-    asked = context_pairs(target, lifted, users)
-    probability = profile.predict(profile.encode(shown), asked)
-    return _score(users, probability.double().cpu().numpy(), asked.mask.cpu().numpy())
+
+
+def other_users(users: Rows, rng: np.random.Generator) -> Rows:
+    """For each user another one, each used once; a lone user has only itself.
+
+    Args:
+        users: Shape (U,).
+        rng: Draws the ring in which each is followed by its other.
+
+    Returns:
+        Shape (U,).
+    """
+    order = rng.permutation(len(users))
+    donor = np.empty_like(order)
+    donor[order] = np.roll(order, 1)
+    return users[donor]
+
+
+def scores_by_user(users: Rows, probability: Values, mask: NDArray[np.bool_]) -> UserScores:
+    """Scores of U users from the probability that a profile gave each choice that they really made.
+
+    Args:
+        users: Shape (U,).
+        probability: In 0..1; anything where padded. Shape (U, T).
+        mask: True where a target is real, at least once a user. Shape (U, T), bool.
+
+    Returns:
+        Accuracy, surprise and bins of confidence of each user.
+    """
+    count = mask.sum(1)
+    # The first reply of a target is the chosen one, so a rounding of an even call would count for or against it.
+    even = np.abs(probability - 0.5) < EVEN
+    right = np.where(even, 0.5, probability > 0.5)
+    confidence = np.maximum(probability, 1.0 - probability)
+    surprise = -np.log(np.clip(probability, np.finfo(np.float64).tiny, 1.0))
+    place = np.minimum((2.0 * confidence - 1.0) * CALIBRATION_BINS, CALIBRATION_BINS - 1).astype(np.int64)
+    cell = (np.arange(len(users))[:, None] * CALIBRATION_BINS + place)[mask]
+    shape, cells = (len(users), CALIBRATION_BINS), len(users) * CALIBRATION_BINS
+    return UserScores(
+        users,
+        (right * mask).sum(1) / count,
+        (surprise * mask).sum(1) / count,
+        np.bincount(cell, minlength=cells).reshape(shape).astype(np.float64),
+        np.bincount(cell, (right - confidence)[mask], minlength=cells).reshape(shape).astype(np.float64),
+    )
 
 
 def oracle_accuracy(target: ComparisonTable, advantage: ArrayLike) -> Values:
@@ -278,34 +337,6 @@ def evaluate_preferences(
                 "ece": calibration_error(own, seed),
             }
     return table
-
-
-def _score(users: Rows, probability: Values, mask: NDArray[np.bool_]) -> UserScores:
-    """Scores by user from the probability (U, T) of each real choice."""
-    count = mask.sum(1)
-    # The first reply of a target is the chosen one, so a rounding of an even call would count for or against it.
-    even = np.abs(probability - 0.5) < EVEN
-    right = np.where(even, 0.5, probability > 0.5)
-    confidence = np.maximum(probability, 1.0 - probability)
-    surprise = -np.log(np.clip(probability, np.finfo(np.float64).tiny, 1.0))
-    place = np.minimum((2.0 * confidence - 1.0) * CALIBRATION_BINS, CALIBRATION_BINS - 1).astype(np.int64)
-    cell = (np.arange(len(users))[:, None] * CALIBRATION_BINS + place)[mask]
-    shape, cells = (len(users), CALIBRATION_BINS), len(users) * CALIBRATION_BINS
-    return UserScores(
-        users,
-        (right * mask).sum(1) / count,
-        (surprise * mask).sum(1) / count,
-        np.bincount(cell, minlength=cells).reshape(shape).astype(np.float64),
-        np.bincount(cell, (right - confidence)[mask], minlength=cells).reshape(shape).astype(np.float64),
-    )
-
-
-def _other_user(users: int, rng: np.random.Generator) -> Rows:
-    """For each of some users the row of another one, each used once (a lone user has only itself)."""
-    order = rng.permutation(users)
-    donor = np.empty_like(order)
-    donor[order] = np.roll(order, 1)
-    return donor
 
 
 def _present(values_by_user: ArrayLike) -> Values:

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from persona.data.comparisons import ComparisonTable, PaddedRows, Rows, rows_of_users
-from persona.errors import DataError
-from persona.evaluation import UserScores, _score
+from persona.evaluation import UserScores, check_targets, other_users, scores_by_user
 from persona.profiles.texts import TextProfile
 from persona.ranking_accuracy import PairLogProbs, RankingReport, ranking_report
 from persona.recipes.few_shot_tasks import ReplyTexts
@@ -46,14 +45,14 @@ class Foretold(NamedTuple):
 
     def scores(self) -> UserScores:
         """By user, as `score_users` gives them."""
-        return _score(self.users, self.probability, self.asked.mask)
+        return scores_by_user(self.users, self.probability, self.asked.mask)
 
     def accuracy_on(self, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
         """Accuracy by user on those targets that `kept` (M,) marks, NaN for a user without any. Shape (U,)."""
         mask = self.asked.mask & kept[self.asked.rows]
         some = mask.any(1)
         found = np.full(len(self.users), np.nan)
-        found[some] = _score(self.users[some], self.probability[some], mask[some]).accuracy
+        found[some] = scores_by_user(self.users[some], self.probability[some], mask[some]).accuracy
         return found
 
     def ranking(self, *, beta: float) -> RankingReport:
@@ -96,8 +95,8 @@ def foretell(
         DataError: A user shows a prompt that is also asked for, or there are no targets.
     """
     users = target.user_ids
-    _check_apart(context, target)
-    owners = _next_in_ring(users, np.random.default_rng((seed, 1))) if shuffled else users
+    check_targets(context, target)
+    owners = other_users(users, np.random.default_rng((seed, 1))) if shuffled else users
     shown = rows_of_users(context, owners, k, np.random.default_rng(seed))
     asked = rows_of_users(target, users, targets)
     gaps = np.zeros((2, *asked.rows.shape))
@@ -176,20 +175,6 @@ def order_spread(
     return np.concatenate(found) if found else np.zeros(0)
 
 
-def _check_apart(context: ComparisonTable, target: ComparisonTable) -> None:
-    users = target.user_ids
-    if not len(users):
-        raise DataError(
-            "`target` must hold at least one comparison; got none. Hold out more prompts or users."
-        )
-    leaked = np.intersect1d(np.unique(context.prompts[np.isin(context.users, users)]), target.prompts)
-    if len(leaked):
-        raise DataError(
-            f"No prompt of `target` may occur in `context`; got {len(leaked)} shared ones, such as "
-            f"{leaked[:3].tolist()}. Split by prompt, with `split_users_and_prompts`."
-        )
-
-
 def _ask(
     profile: TextProfile, reading: Any, target: ComparisonTable, rows: Rows, texts: ReplyTexts
 ) -> NDArray[np.float64]:
@@ -201,11 +186,3 @@ def _ask(
         [texts.replies[row] for row in target.rejected[rows]],
     )
     return np.stack([part.double().numpy() for part in gaps])
-
-
-def _next_in_ring(users: Rows, rng: np.random.Generator) -> Rows:
-    """For each user another one, each used once (a lone user has only itself)."""
-    order = rng.permutation(len(users))
-    donor = np.empty_like(order)
-    donor[order] = np.roll(order, 1)
-    return users[donor]

@@ -8,11 +8,14 @@ from persona.evaluation import (
     active_units,
     bootstrap_mean,
     calibration_error,
+    check_targets,
     context_shuffle_gap,
     evaluate_preferences,
     oracle_accuracy,
+    other_users,
     paired_difference,
     score_users,
+    scores_by_user,
     worst_decile,
 )
 from persona.profiles import HierarchicalBayes, PooledReward, Profile
@@ -25,6 +28,44 @@ def table(users: list[int], prompts: list[int], chosen: list[int], rejected: lis
 
 def empty() -> ComparisonTable:
     return table([], [], [], [])
+
+
+class TestScoresByUser:
+    def test_each_user_has_their_own_mean_and_an_even_call_counts_half(self) -> None:
+        probability = np.array([[0.9, 0.4, 0.0], [0.5, 0.0, 0.0]])
+        mask = np.array([[True, True, False], [True, False, False]])
+        scores = scores_by_user(np.array([3, 7]), probability, mask)
+        assert scores.users.tolist() == [3, 7]
+        assert scores.accuracy.tolist() == [0.5, 0.5]
+        np.testing.assert_allclose(scores.log_loss, [-(np.log(0.9) + np.log(0.4)) / 2, np.log(2.0)])
+
+    def test_bins_hold_how_far_confidence_is_from_what_happened(self) -> None:
+        scores = scores_by_user(np.array([0]), np.array([[0.92, 0.08]]), np.ones((1, 2), dtype=bool))
+        # Both calls are 0.92 sure, in the ninth bin from one half; one is right and one is wrong.
+        assert scores.bin_count.tolist() == [[0] * 8 + [2, 0]]
+        np.testing.assert_allclose(scores.bin_gap[0, 8], 1 - 2 * 0.92)
+
+    def test_what_stands_in_padded_places_does_not_count(self) -> None:
+        mask = np.array([[True, False]])
+        first, second = (scores_by_user(np.array([0]), np.array([[0.7, pad]]), mask) for pad in (0.0, 1.0))
+        for one, other in zip(first, second, strict=True):
+            assert np.array_equal(one, other)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_every_user_gets_another_one_once(self, seed: int) -> None:
+        users = np.array([2, 3, 5, 8, 13])
+        others = other_users(users, np.random.default_rng(seed))
+        assert sorted(others.tolist()) == users.tolist()
+        assert (others != users).all()
+        assert other_users(users[:1], np.random.default_rng(seed)).tolist() == [2]
+
+    def test_a_prompt_that_only_others_show_may_be_asked_for(self) -> None:
+        shown, asked = table([0, 1], [0, 1], [0, 2], [1, 3]), table([0], [1], [2], [3])
+        check_targets(shown, asked)
+        with pytest.raises(DataError, match=r"got 1 shared ones, such as \[1\]"):
+            check_targets(table([0], [1], [0], [1]), asked)
+        with pytest.raises(DataError, match="at least one comparison; got none"):
+            check_targets(shown, empty())
 
 
 class TestIntervals:
