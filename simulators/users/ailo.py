@@ -116,10 +116,10 @@ class AiloUsers:
     ) -> list[Decision]:
         """See `SimulatedUser.decide`; costs as much as `react`, on whose words the action score depends.
 
-        The utility is NaN: nobody knows it.
+        The utility is NaN: nobody knows it. So is the satisfaction where the calls failed, as no reply may be found
+        better than one that nobody rated.
         """
-        felt = self.react(dialogues, cards, replies, seed=seed)
-        return [Decision(f.level, f.satisfaction, f.complaint, float("nan")) for f in felt]
+        return [decided(reaction) for reaction in self.react(dialogues, cards, replies, seed=seed)]
 
     def _contexts(
         self,
@@ -195,6 +195,13 @@ class AiloUsers:
         elif len(dialogue.turns) + 1 >= self._config.max_turns:
             stop = StopReason.MAX_TURNS
         return Feedback(level, satisfaction, words, stop=stop, confirmation=confirmation)
+
+
+def decided(reaction: Feedback) -> Decision:
+    """What a user decided who decides by reacting: without a known utility, and undecided where its model failed."""
+    failed = reaction.stop is StopReason.MODEL_FAILED
+    stars = float("nan") if failed else reaction.satisfaction
+    return Decision(reaction.level, stars, reaction.complaint, float("nan"))
 
 
 def confirm(turn: MergedTurn, shift: Mapping[str, int]) -> Confirmation:

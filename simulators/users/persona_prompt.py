@@ -22,6 +22,7 @@ from simulators.types import (
     StopReason,
     Utterance,
 )
+from simulators.users.ailo import decided
 from simulators.users.ailo_prompts import again_prompt, persona_block, shown_lines, talk_lines, talk_of
 from simulators.users.ailo_types import PlainReply, Words
 from simulators.users.personas import Persona
@@ -29,7 +30,6 @@ from simulators.users.places import place_seeds, places_of
 from simulators.users.title_guard import guarded, heard_in, kept_secret
 
 _OPENING, _WORDS, _AGAIN = range(411, 414)
-_UNKNOWN = float("nan")
 
 _OPENING_TASK = """You are a person who looks for a {item}, described below. Write your first message to a
 recommender, as JSON with the one field reply."""
@@ -125,9 +125,8 @@ class PersonaPromptUsers:
         *,
         seed: int,
     ) -> list[Decision]:
-        """See `SimulatedUser.decide`; costs as much as `react`. The utility is NaN: nobody knows it."""
-        felt = self.react(dialogues, cards, replies, seed=seed)
-        return [Decision(f.level, f.satisfaction, None, _UNKNOWN) for f in felt]
+        """See `SimulatedUser.decide`; costs as much as `react`, and is as undecided as `AiloUsers.decide`."""
+        return [decided(reaction) for reaction in self.react(dialogues, cards, replies, seed=seed)]
 
     def _prompt(self, dialogue: Dialogue, card: ItemCard | None, reply: Utterance | None) -> list[Message]:
         persona = self._persona_of.get(dialogue.user)

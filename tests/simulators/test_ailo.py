@@ -243,6 +243,15 @@ def test_a_failed_call_costs_its_own_dialogue_and_no_other(form: Form) -> None:
     assert [d for d in found if d not in failed] == [steady[d.user] for d in found if d not in failed]
 
 
+def test_nothing_is_decided_where_the_calls_failed() -> None:
+    people = users_of(Form.MERGED, UnsteadyChat(Actor(), 3))
+    now = [Dialogue(user, opening=Utterance("Hi.", "Hi.")) for user in USERS]
+    said = people.react(now, [CARD] * 40, [REPLY] * 40, seed=1)
+    made = people.decide(now, [CARD] * 40, [REPLY] * 40, seed=1)
+    failed = [reaction.stop is StopReason.MODEL_FAILED for reaction in said]
+    assert any(failed) and [math.isnan(decision.satisfaction) for decision in made] == failed
+
+
 def test_rows_that_failed_are_not_asked_on() -> None:
     chat = RecordingChat(UnsteadyChat(Actor(), 4))
     now = [Dialogue(user, opening=Utterance("Hi.", "Hi.")) for user in USERS]
