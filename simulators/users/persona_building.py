@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array
 
+from persona.data.comparisons import ComparisonTable
 from persona.rewards.attributes import ATTRIBUTES
 from recsys import columns
 from simulators.errors import PersonaError
@@ -50,6 +51,18 @@ class ObservedChoices(NamedTuple):
 
     users: ArrayLike
     difference: ArrayLike
+
+
+def observe_choices(table: ComparisonTable, attributes: ArrayLike) -> ObservedChoices:
+    """What a table of comparisons shows of its users' preferences; ties show nothing and are left out.
+
+    Args:
+        table: Who chose which reply over which.
+        attributes: Standardised attributes of the replies, columns as in `ATTRIBUTES`. Shape (N, A).
+    """
+    strict = table.without_ties()
+    measured = np.asarray(attributes, np.float64)
+    return ObservedChoices(strict.users, measured[strict.chosen] - measured[strict.rejected])
 
 
 class Manner(NamedTuple):

@@ -7,9 +7,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from persona.data.comparisons import ComparisonTable
 from persona.rewards.attributes import ATTRIBUTES
 from simulators.errors import PersonaError
-from simulators.users.persona_building import Manner, ObservedChoices, describe, personas_from_log
+from simulators.users.persona_building import (
+    Manner,
+    ObservedChoices,
+    describe,
+    observe_choices,
+    personas_from_log,
+)
 from simulators.users.personas import (
     Interest,
     Persona,
@@ -79,6 +86,15 @@ def test_habits_are_thirds_of_the_population(personas: list[Persona]) -> None:
 def test_who_else_is_described_does_not_matter(personas: list[Persona]) -> None:
     some = personas_from_log(WORLD.log, WORLD.catalogue, [5, 3], choices=observed_choices(), seed=0)
     assert some == [personas[5], personas[3]]
+
+
+def test_choices_are_differences_of_chosen_and_other_without_ties() -> None:
+    attributes = np.arange(24, dtype=float).reshape(4, 6)
+    users, prompts, chosen, rejected = np.array([[5, 7, 7], [0, 0, 1], [2, 1, 3], [0, 3, 1]])
+    table = ComparisonTable(users, prompts, chosen, rejected, np.array([False, True, False]))
+    found = observe_choices(table, attributes)
+    assert np.asarray(found.users).tolist() == [5, 7]
+    assert np.asarray(found.difference).tolist() == [[12.0] * 6, [12.0] * 6]
 
 
 def test_nobody_wishes_for_anything_that_was_not_observed() -> None:
