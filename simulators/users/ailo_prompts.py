@@ -67,7 +67,7 @@ def talk_of(dialogue: Dialogue, reply: Utterance | None = None) -> tuple[tuple[s
         if dialogue.said is not None:
             said.append((YOU, dialogue.said))
         said.append((RECOMMENDER, reply))
-    return tuple((speaker, " ".join(words.text.split())) for speaker, words in said)
+    return tuple((speaker, _one_line(words.text)) for speaker, words in said)
 
 
 def persona_block(persona: Persona) -> str:
@@ -100,7 +100,7 @@ def talk_lines(talk: Sequence[tuple[str, str]]) -> list[str]:
 
 def shown_lines(card: ItemCard | None) -> list[str]:
     """What is shown now as a line of a prompt; no line where nothing is."""
-    return [] if card is None else [f"{SHOWN}: {card.title}; {_facts(card.facts)}"]
+    return [] if card is None else [_one_line(f"{SHOWN}: {card.title}; {_facts(card.facts)}")]
 
 
 def merged_prompt(context: TurnContext, item_word: str) -> list[Message]:
@@ -132,7 +132,7 @@ def expression_prompt(context: TurnContext, item_word: str) -> list[Message]:
 
 def action_prompt(context: TurnContext, reply: str, item_word: str) -> list[Message]:
     """How sensible the recommender's move was, knowing what the user said to it."""
-    answered = context._replace(talk=(*context.talk, (YOU, " ".join(reply.split()))))
+    answered = context._replace(talk=(*context.talk, (YOU, _one_line(reply))))
     return _prompt(wording.ACTION.format(item=item_word), answered)
 
 
@@ -146,7 +146,7 @@ def again_prompt(prompt: Sequence[Message], reply: str, *, as_json: bool = True)
     """
     form = "as JSON with the one field reply" if as_json else "the message alone"
     told = f"That message names the title you must never write. Write it again without it, {form}. It was: {reply}"
-    content = f"{prompt[-1]['content']}\n{' '.join(told.split())}"
+    content = f"{prompt[-1]['content']}\n{_one_line(told)}"
     return [*prompt[:-1], {"role": "user", "content": content}]
 
 
@@ -165,6 +165,10 @@ def _state_lines(context: TurnContext) -> list[str]:
     if context.lapse:
         lines.append("You are absent-minded now: you overlook part of what was said.")
     return lines
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _facts(facts: Mapping[str, str]) -> str:
