@@ -28,7 +28,7 @@ PUBLISHED_ACTIVE = 0.005
 
 @pytest.mark.parametrize("head", ["bilinear", "film"])
 def test_training_is_the_same_to_the_bit_and_reported(head: HeadName) -> None:
-    world = make_world(users=20, comparisons=12, prompts=40)
+    world = make_world(users=12, comparisons=10, prompts=30, informative=6, noise=2)
     runs = []
     config = SHORT.model_copy(
         update={"head": head, "guidance": 0.1, "base_dropout": 0.5, "learning_rate": 1e-4}
@@ -86,6 +86,7 @@ def test_held_out_users_choose_the_number_of_steps() -> None:
     assert not [row for row in rows if "loss" in row]  # every look found the start to be better
 
 
+@pytest.mark.integration
 def test_guidance_teaches_the_published_encoder_to_mirror() -> None:
     world = make_world(users=40, comparisons=12, prompts=40)
     pairs = context_pairs(world.table, world.features, np.arange(40), 8)

@@ -53,6 +53,7 @@ def histories() -> Histories:
     return histories_from_log(WORLD.log, np.arange(USERS), ITEMS)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("negatives", [0.0, 4.0])
 def test_a_large_catalogue_trains_about_as_well(negatives: float, monkeypatch: pytest.MonkeyPatch) -> None:
     table, config = FeatureTable.of_dense(WORLD.features), quick(negatives=negatives)

@@ -249,6 +249,7 @@ def test_one_file_of_users_trains_to_the_same_bits(world: OrdinalWorld, tmp_path
     assert same_weights(first, second)
 
 
+@pytest.mark.integration
 def test_several_files_train_as_well_as_one_log(
     parts: tuple[pd.DataFrame, pd.DataFrame], tmp_path: Path
 ) -> None:
