@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from app.commands import loop, profiles, recommenders
+from app.commands import loop, profiles, recommenders, simulators
 
 _IN_ORDER = (
     loop.run,
@@ -17,6 +17,7 @@ _IN_ORDER = (
     recommenders.ope,
     profiles.fit,
     profiles.whois,
+    simulators.audit,
 )
 
 app = typer.Typer(

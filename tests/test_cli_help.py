@@ -12,7 +12,19 @@ from app.cli import app
 
 ROOT = Path(__file__).parents[1]
 COMMANDS = [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
-EXPECTED = ["run", "pretrain", "chat", "report", "demo", "evaluate", "recommend", "ope", "fit", "whois"]
+EXPECTED = [
+    "run",
+    "pretrain",
+    "chat",
+    "report",
+    "demo",
+    "evaluate",
+    "recommend",
+    "ope",
+    "fit",
+    "whois",
+    "audit",
+]
 SCRIPT = """
 import sys
 from app.cli import main

@@ -117,7 +117,7 @@ class _Audit:
     def measure(self) -> Part:
         """Every part that the evidence allows."""
         tables, talks = (self.simulated.reactions, self.real.reactions), self._talks()
-        found: Part = self._sessions()
+        found: Part = self._sessions() | self._satisfaction()
         classified: Part = {}
         if tables[0] is not None and tables[1] is not None:
             found |= self._behaviour(tables[0], tables[1])
@@ -142,9 +142,6 @@ class _Audit:
             "acceptance_rate": measures.acceptance_rate_part(one, other, **accepted),
             "acceptance": self._try(measures.acceptance_part, one, other, **accepted),
         }
-        if _both(one, other, SATISFACTION):
-            span = STARS[1] - STARS[0]
-            found["satisfaction"] = measures.distribution_part(one, other, SATISFACTION, span=span, **own)
         if _both(one, other, POSITION):
             found["position"] = self._try(measures.position_part, one, other, **own)
         if _both(one, other, ACTION):
@@ -158,6 +155,23 @@ class _Audit:
                 "of any difference may lie in what was shown and not in the users."
             )
         return found
+
+    def _satisfaction(self) -> Part:
+        """Stars of the tables, or of the dialogues where a table has none."""
+        sides = self.simulated, self.real
+        for tables in (
+            [side.reactions for side in sides],
+            [interactions_of_dialogues(s.dialogues) for s in sides],
+        ):
+            one, other = tables
+            if one is not None and other is not None and _both(one, other, SATISFACTION):
+                span = STARS[1] - STARS[0]
+                return {
+                    "satisfaction": measures.distribution_part(
+                        one, other, SATISFACTION, span=span, seed=self.seed
+                    )
+                }
+        return {}
 
     def _sessions(self) -> Part:
         talks = self._talks()

@@ -18,10 +18,10 @@ _RULE_OF_THREE = 3.0
 
 
 class RateGap(NamedTuple):
-    """A rate on both sides.
+    """A rate or a mean on both sides.
 
-    simulated: Share of simulated rows.
-    real: Share of real rows.
+    simulated: Of the simulated rows.
+    real: Of the real rows.
     gap: Simulated less real.
     """
 
@@ -50,18 +50,39 @@ def compare_rates(
 
     Source: Hanley and Lippman-Hand (1983), "If Nothing Goes Wrong, Is Everything All Right?", the rule of three.
     """
+    found = compare_means(simulated, real, seed=seed, n_boot=n_boot)
+    if not any(side.value in (0.0, 1.0) for side in (found.simulated, found.real)):
+        return found
+    one, other, gap = _widened(found.simulated), _widened(found.real), found.gap
+    low = min(gap.low, one.low - other.value, one.value - other.high)
+    high = max(gap.high, one.high - other.value, one.value - other.low)
+    return RateGap(one, other, gap._replace(low=low, high=high))
+
+
+def compare_means(
+    simulated: tuple[ArrayLike, ArrayLike],
+    real: tuple[ArrayLike, ArrayLike],
+    *,
+    seed: int,
+    n_boot: int = RESAMPLES,
+) -> RateGap:
+    """Compare means over rows of any numbers, with percentile intervals over users.
+
+    Args:
+        simulated: Id of each row's user and its number, shapes (N,) and (N,).
+        real: The same of the real side.
+        seed: Draws users.
+        n_boot: Number of resamples.
+    """
     first, second = (
-        sums_by_user(
-            users, np.stack([np.asarray(flags, dtype=np.float64), np.ones(len(np.asarray(flags)))], axis=1)
-        )[1]
-        for users, flags in (simulated, real)
+        sums_by_user(users, np.stack([np.asarray(own, np.float64), np.ones(len(np.asarray(own)))], axis=1))[1]
+        for users, own in (simulated, real)
     )
-    one = _widened(bootstrap_statistic(first, _rate, seed=seed, n_boot=n_boot))
-    other = _widened(bootstrap_statistic(second, _rate, seed=seed + 1, n_boot=n_boot))
-    gap = bootstrap_gap(first, second, _gap, seed=seed, n_boot=n_boot)
-    low = min(gap.low, one.low - other.value, one.value - other.high) if _is_sure(one, other) else gap.low
-    high = max(gap.high, one.high - other.value, one.value - other.low) if _is_sure(one, other) else gap.high
-    return RateGap(one, other, Interval(gap.value, low, high, gap.n))
+    return RateGap(
+        bootstrap_statistic(first, _rate, seed=seed, n_boot=n_boot),
+        bootstrap_statistic(second, _rate, seed=seed + 1, n_boot=n_boot),
+        bootstrap_gap(first, second, _gap, seed=seed, n_boot=n_boot),
+    )
 
 
 def _rate(sums: Values) -> Values:
@@ -71,11 +92,6 @@ def _rate(sums: Values) -> Values:
 
 def _gap(one: Values, other: Values) -> Values:
     return _rate(one) - _rate(other)
-
-
-def _is_sure(one: Interval, other: Interval) -> bool:
-    """Whether a side has nothing but 0 or nothing but 1."""
-    return any(side.value in (0.0, 1.0) for side in (one, other))
 
 
 def _widened(found: Interval) -> Interval:

@@ -102,7 +102,11 @@ class Verdict(NamedTuple):
             "answer": self.answer.value,
             "because": self.because,
             "line": self.line,
-            "criteria": [one._asdict() | {"standing": one.standing.value} for one in self.criteria],
+            "criteria": [
+                one._asdict()
+                | {"standing": one.standing.value, "ci95": None if one.ci95 is None else list(one.ci95)}
+                for one in self.criteria
+            ],
         }
 
 
@@ -212,8 +216,9 @@ def _hold(check: Check, report: Mapping[str, Any], limits: Limits) -> Criterion:
         found = {"value": found, "ci95": None}
     value, ci95 = found["value"], found["ci95"]
     if value is None:
-        # A measure that was asked for and has no value, such as the order of policies that all score the same.
-        return Criterion(check.words, None, None, limit, check.kind, Standing.BEYOND, check.limit)
+        # Policies that all score the same have no order, which is no order to rely on.
+        standing = Standing.BEYOND if check.kind == "order" else Standing.MISSING
+        return Criterion(check.words, None, None, limit, check.kind, standing, check.limit)
     ends = None if ci95 is None or None in ci95 else (float(ci95[0]), float(ci95[1]))
     p = None if check.p_path is None else _find(report, check.p_path)
     standing = _standing(check.kind, float(value), ends, limit, p)
@@ -244,8 +249,14 @@ def _standing(
 def _figure(one: Criterion) -> str:
     if one.value is None:
         return f"{one.words} has no value"
-    shown = f"{one.value:.2g}" + ("" if one.ci95 is None else f" [{one.ci95[0]:.2g}, {one.ci95[1]:.2g}]")
+    shown = _number(one.value)
+    if one.ci95 is not None:
+        shown += f" [{_number(one.ci95[0])}, {_number(one.ci95[1])}]"
     return f"{one.words} is {shown}, limit {_LIMIT_WORDS[one.kind]}{one.limit:g}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2g}".replace("-", "\N{MINUS SIGN}", 1) if value < 0 else f"{value:.2g}"
 
 
 def _and(parts: list[str]) -> str:

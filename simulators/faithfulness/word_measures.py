@@ -7,7 +7,7 @@ import numpy as np
 
 from recsys.significance import Interval
 from simulators.faithfulness.diversity import distinct_n, self_bleu, words_of
-from simulators.faithfulness.rates import RateGap, compare_rates
+from simulators.faithfulness.rates import RateGap, compare_means, compare_rates
 from simulators.faithfulness.resampling import Values
 from simulators.faithfulness.speech import SpokenDialogue, dialogue_items, known_things
 from simulators.faithfulness.stated import GENRES, Vocabulary, disclosures, statements
@@ -142,7 +142,7 @@ def disclosure_part(simulated: Dialogues, real: Dialogues, *, seed: int) -> Part
              [own[turn] for own in counts if len(own) > turn])
             for side, counts in zip((simulated, real), told, strict=True)
         ]  # fmt: skip
-        rows.append({"turn": turn + 1, **rate_part(compare_rates(sides[0], sides[1], seed=seed))})
+        rows.append({"turn": turn + 1, **rate_part(compare_means(sides[0], sides[1], seed=seed))})
     return {"turns": rows, "things": len(things)}
 
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from simulators.errors import FaithfulnessError
-from simulators.faithfulness.rates import compare_rates
+from simulators.faithfulness.rates import compare_means, compare_rates
 from simulators.faithfulness.resampling import (
     bootstrap_gap,
     bootstrap_statistic,
@@ -101,3 +101,9 @@ def test_what_was_never_seen_among_sixty_users_may_be_one_in_twenty() -> None:
     assert found.gap.low == pytest.approx(-0.05) and found.gap.high == pytest.approx(0.05)
     always = compare_rates((np.arange(60), np.ones(60)), (np.arange(60), np.zeros(60)), seed=0)
     assert always.gap.value == 1 and always.gap.low == pytest.approx(0.95)
+
+
+def test_means_that_happen_to_be_one_are_no_certainty() -> None:
+    found = compare_means((np.arange(4), [0, 2, 1, 1]), (np.arange(4), [0, 0, 0, 8]), seed=0)
+    assert (found.simulated.value, found.real.value, found.gap.value) == (1.0, 2.0, -1.0)
+    assert found.simulated.high > 1 and found.real.high > 2

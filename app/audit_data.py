@@ -1,0 +1,165 @@
+"""The files of an audit: dialogues, interactions and predictions, told apart by what they hold."""
+
+import gzip
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from recsys.columns import LEVEL
+from simulators.errors import FaithfulnessError
+from simulators.faithfulness import (
+    Evidence,
+    SpokenDialogue,
+    checked_interactions,
+    read_dialogue,
+    scenes_from_frame,
+)
+
+_LINES = (".jsonl", ".jsonl.gz", ".ndjson")
+_TABLES = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
+_STORED = "dialogue"
+"""Column of JSON texts in the table that a recorded rollout leaves."""
+_DIALOGUE_COLUMNS = frozenset({"turns", "messages"})
+_SCENE_COLUMNS = frozenset({"scene_id", "probability", "chosen"})
+
+
+def read_evidence(
+    paths: Sequence[Path], *, side: str, max_level: int, columns: Mapping[str, str] | None = None
+) -> Evidence:
+    """What one side did, from one file or several of different kinds.
+
+    Args:
+        paths: Lines of JSON, Parquet, CSV or TSV. Dialogues have `turns` (as a rollout writes them) or `messages`;
+            predictions have scene_id, user_id, probability and chosen; interactions have user_id, item_id and level.
+        side: "simulated" or "real", for messages.
+        max_level: The deepest level.
+        columns: Names in the tables, by our names.
+
+    Raises:
+        FaithfulnessError: A file cannot be read, holds nothing or nothing known, or two are of one kind.
+    """
+    found: dict[str, Any] = {}
+    sources: dict[str, Path] = {}
+    for path in paths:
+        kind, content = _read(path, side=side, max_level=max_level, columns=columns or {})
+        if kind in found:
+            raise FaithfulnessError(
+                f"The {side} side must have one file of {kind} at most; got {sources[kind]} and {path}. Join them."
+            )
+        found[kind], sources[kind] = content, path
+    return Evidence(found.get("interactions"), found.get("dialogues", ()), found.get("predictions"))
+
+
+def _read(path: Path, *, side: str, max_level: int, columns: Mapping[str, str]) -> tuple[str, Any]:
+    rows = _rows(path)
+    names = set(rows.columns) if isinstance(rows, pd.DataFrame) else set(rows[0]) if rows else set()
+    if len(rows) == 0:
+        raise FaithfulnessError(f"{path} must hold at least one row; got none. Check how it was written.")
+    if isinstance(rows, pd.DataFrame) and _STORED in rows:
+        return "dialogues", _dialogues(path, [_stored(path, text) for text in rows[_STORED]], max_level)
+    if names & _DIALOGUE_COLUMNS:
+        return "dialogues", _dialogues(path, rows, max_level)
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    table = table.rename(columns={theirs: ours for ours, theirs in columns.items()})
+    try:
+        if set(table.columns) >= _SCENE_COLUMNS:
+            if side == "real":
+                raise FaithfulnessError(
+                    "predictions, marked with what was really chosen, belong to the simulated side; give them as SIM."
+                )
+            return "predictions", scenes_from_frame(table)
+        if LEVEL in table or "item_id" in table:
+            return "interactions", checked_interactions(table, side=side, max_level=max_level)
+    except FaithfulnessError as err:
+        raise FaithfulnessError(f"{path}: {err}") from err
+    raise FaithfulnessError(
+        f"{path} must hold dialogues (turns or messages), interactions (user_id, item_id, level) or predictions "
+        f"(scene_id, user_id, probability, chosen); got the columns {', '.join(map(str, table.columns))}. Rename them "
+        "with --columns."
+    )
+
+
+def _rows(path: Path) -> pd.DataFrame | list[dict[str, Any]]:
+    """Rows of a table, or JSON objects."""
+    ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    try:
+        if ending in _LINES:
+            return list(_json_lines(path))
+        if ending == ".parquet":
+            return pd.read_parquet(path)
+        if ending in _TABLES:
+            return pd.read_csv(path, sep=_TABLES[ending])
+    except pd.errors.EmptyDataError:
+        return []
+    except (OSError, UnicodeDecodeError, pd.errors.ParserError, ValueError) as err:
+        if isinstance(err, FaithfulnessError):
+            raise
+        raise FaithfulnessError(
+            f"{path} must be readable as {ending.lstrip('.')}; got: {err}. Restore the file or its ending."
+        ) from err
+    raise FaithfulnessError(
+        f"Files to audit must end in {', '.join((*_LINES, '.parquet', *_TABLES))}; got {path.name}. Convert it."
+    )
+
+
+def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    with (
+        gzip.open(path, "rt", encoding="utf-8")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8") as file
+    ):
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as err:
+                raise FaithfulnessError(
+                    f"Each line of {path} must be one JSON object; got something else in line {number} ({err}). "
+                    "Correct that line."
+                ) from err
+            if not isinstance(row, dict):
+                raise FaithfulnessError(
+                    f"Each line of {path} must be one JSON object; got {type(row).__name__} in line {number}. "
+                    "Correct that line."
+                )
+            yield row
+
+
+def _dialogues(
+    path: Path, rows: pd.DataFrame | list[dict[str, Any]], max_level: int
+) -> tuple[SpokenDialogue, ...]:
+    objects = [_plain(row) for row in rows.to_dict("records")] if isinstance(rows, pd.DataFrame) else rows
+    found = []
+    for number, saved in enumerate(objects, start=1):
+        try:
+            found.append(read_dialogue(saved, max_level=max_level))
+        except FaithfulnessError as err:
+            raise FaithfulnessError(f"{path}, dialogue {number}: {err}") from err
+    return tuple(found)
+
+
+def _stored(path: Path, text: Any) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError) as err:
+        raise FaithfulnessError(
+            f"Column `{_STORED}` of {path} must hold JSON texts; got {text!r:.40}. Write it with a recorded rollout."
+        ) from err
+    return dict(found)
+
+
+def _plain(value: Any) -> Any:
+    """Nested values of a Parquet file as lists, dicts and numbers; its maps, which come as pairs, are dicts again."""
+    if isinstance(value, dict):
+        return {str(name): _plain(own) for name, own in value.items() if own is not None}
+    if isinstance(value, np.ndarray | list | tuple):
+        items = [_plain(own) for own in value]
+        if items and all(isinstance(own, tuple) and len(own) == 2 for own in value):
+            return dict(items)
+        return items
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,55 @@
+"""Simulators of users: how far one may be believed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.commands.failures import one_line_errors
+
+
+def audit(
+    context: typer.Context,
+    simulated: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SIM...", help="Dialogues of a rollout, interactions and predictions: one file of each."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for audit.json and audit.html.")],
+    log: Annotated[
+        list[Path] | None,
+        typer.Option(help="Real dialogues or interactions in the same forms; may be given again."),
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(help="Names of columns: user_id=visitor,item_id=product,...")
+    ] = None,
+    max_level: Annotated[int, typer.Option(min=1, help="The deepest level; levels count from 0.")] = 4,
+    accept_level: Annotated[int, typer.Option(min=1, help="Level from which a reaction accepts.")] = 3,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--limit", metavar="NAME=NUMBER", help="In place of a limit that the report names."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Every random draw follows from it.")] = 0,
+) -> None:
+    """Tell how far a simulator of users can be believed, and for what, from what it and real users did."""
+    with one_line_errors(context):
+        from app.audit_config import build_audit_config
+        from app.evaluation_config import split_pairs
+
+        config = build_audit_config(
+            {
+                "simulated": [str(path) for path in simulated],
+                "log": [str(path) for path in log or ()],
+                "columns": split_pairs("--columns", columns),
+                "max_level": max_level,
+                "accept_level": accept_level,
+                "seed": seed,
+            },
+            limit or (),
+        )
+        # Bad input is told above, before the seconds that torch takes to import.
+        from app.audit import audit as compare
+        from app.terminal import PlainConsole
+
+        compare(config, out, console=PlainConsole())

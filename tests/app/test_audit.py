@@ -1,0 +1,252 @@
+"""`persona audit`: from files to verdicts, a JSON file and a page, and one clear sentence for whatever is wrong."""
+
+import gzip
+import io
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pytest
+from plotly.offline import get_plotlyjs
+from rich.console import Console
+from typer.testing import CliRunner
+
+from app.audit import AUDIT_HTML, AUDIT_JSON, audit
+from app.audit_config import AuditConfig, build_audit_config
+from app.audit_data import read_evidence
+from app.cli import app
+from app.errors import ConfigError, StoreError
+from app.pages import read_template
+from simulators.errors import FaithfulnessError
+from simulators.faithfulness import USES
+from tests.helpers.film_evidence import film_dialogues, film_interactions, film_scenes, write_lines
+
+USERS = 30
+
+
+class Finished(NamedTuple):
+    """out: Its folder. report: Its JSON. page: Its HTML. printed: What stood on the terminal."""
+
+    out: Path
+    report: dict[str, Any]
+    page: str
+    printed: str
+
+
+def run(out: Path, simulated: list[Path], log: list[Path], **settings: Any) -> Finished:
+    terminal = io.StringIO()
+    config = AuditConfig(simulated=tuple(map(str, simulated)), log=tuple(map(str, log)), **settings)
+    report = audit(config, out, console=Console(file=terminal, width=120))
+    assert json.loads((out / AUDIT_JSON).read_text()) == report
+    return Finished(out, report, (out / AUDIT_HTML).read_text(), terminal.getvalue())
+
+
+def refused(*arguments: str) -> str:
+    """The one line of an error."""
+    result = CliRunner().invoke(app, ["audit", *arguments])
+    assert result.exit_code == 2 and len(result.stderr.strip().splitlines()) == 1, result.output
+    return result.stderr
+
+
+@pytest.fixture(name="files", scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("evidence")
+    dialogues = [dict(saved) for saved in film_dialogues(USERS, 1)]
+    dialogues[0] = json.loads(json.dumps(dialogues[0]))
+    dialogues[0]["turns"][0]["user"]["text"] = "As an AI <script>alert(1)</script> I recommend this."
+    film_interactions(USERS, 1).to_csv(folder / "simulated.csv", index=False)
+    film_interactions(USERS, 0).to_parquet(folder / "real.parquet")
+    film_scenes(USERS, 0).to_csv(folder / "scenes.tsv", sep="\t", index=False)
+    return {
+        "talk": write_lines(folder / "simulated.jsonl", dialogues),
+        "real_talk": write_lines(folder / "real.jsonl", film_dialogues(USERS, 0)),
+        "table": folder / "simulated.csv",
+        "real_table": folder / "real.parquet",
+        "scenes": folder / "scenes.tsv",
+    }
+
+
+@pytest.fixture(name="finished", scope="module")
+def everything(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    out = tmp_path_factory.mktemp("audits") / "deep" / "one"
+    simulated = [files["talk"], files["table"], files["scenes"]]
+    return run(out, simulated, [files["real_talk"], files["real_table"]], accept_level=1)
+
+
+@pytest.mark.integration
+def test_every_use_gets_a_line_and_every_part_is_there(finished: Finished) -> None:
+    flat = " ".join(finished.printed.split())
+    for use, verdict in zip(USES, finished.report["verdicts"], strict=True):
+        assert verdict["use"] == use and f"{use.capitalize()}: {verdict['answer']}, because " in flat
+    assert "Simulated: 30 users, 1,500 reactions, 30 dialogues, 90 choices" in flat
+    assert {
+        "levels", "satisfaction", "acceptance_rate", "acceptance", "position", "ranking", "sessions", "abandonment",
+        "ends", "choices", "errors", "disclosure", "diversity", "two_sample",
+    } <= set(finished.report)  # fmt: skip
+    manifest = finished.report["manifest"]
+    assert len(manifest["data_hashes"]) == 5 and manifest["config"]["accept_level"] == 1
+
+
+@pytest.mark.integration
+def test_the_page_stands_alone_and_escapes_what_users_say(finished: Finished) -> None:
+    own = finished.page.replace(get_plotlyjs(), "").replace(read_template("report.js"), "")
+    assert "<script>alert" not in own and "&lt;script&gt;alert(1)&lt;/script&gt;" in own
+    assert "http" not in own.replace("http-equiv", "") and "default-src 'none'" in own
+    figures = re.findall(r'<script type="application/json" id="figure-(.*?)">(.*?)</script>', own, re.DOTALL)
+    assert {name for name, _ in figures} == {
+        "limits", "levels", "satisfaction", "position", "ranking", "sessions", "abandonment", "ends", "errors",
+        "disclosure", "reliability", "slots",
+    }  # fmt: skip
+    assert all(json.loads(text)["data"] for _, text in figures)
+    tags: list[str] = []
+    parser = HTMLParser()
+    parser.handle_starttag = lambda tag, attrs: tags.append(tag)  # type: ignore[method-assign]
+    parser.feed(own)
+    assert tags.count("details") == len(figures) + 1 and tags.count("table") >= 20
+    links = re.findall(r'href="#(\w+)"', own)
+    assert links and all(f'id="{link}"' in own for link in links)
+
+
+@pytest.mark.integration
+def test_the_same_files_and_seed_give_the_same_bytes(files: dict[str, Path], tmp_path: Path) -> None:
+    first, second = (run(tmp_path / n, [files["scenes"]], []) for n in "ab")
+    assert first.page == second.page and first.report == second.report
+    assert "Words" not in re.findall(r"<h2[^>]*>(.*?)</h2>", first.page)
+
+
+@pytest.mark.integration
+def test_a_yes_man_is_refused_on_the_command_line(files: dict[str, Path], tmp_path: Path) -> None:
+    film_interactions(USERS, 1, agreeable=True).to_parquet(tmp_path / "yes.parquet")
+    arguments = [
+        str(tmp_path / "yes.parquet"),
+        "--log",
+        str(files["real_table"]),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    result = CliRunner().invoke(app, ["audit", *arguments, "--accept-level", "1", "--limit", "level_ks=0.2"])
+    assert result.exit_code == 0, result.output
+    assert "Fit to train against: no, because" in result.stdout
+    assert "Fit to rank recommenders: no, because" in result.stdout
+    report = json.loads((tmp_path / "out" / AUDIT_JSON).read_text())
+    assert report["limits"]["level_ks"]["value"] == 0.2 and report["ranking"]["tau"]["value"] is None
+
+
+def test_dialogues_are_read_from_every_form(files: dict[str, Path], tmp_path: Path) -> None:
+    saved = list(film_dialogues(USERS, 0))
+    plain = read_evidence([files["real_talk"]], side="real", max_level=4).dialogues
+    with gzip.open(tmp_path / "talk.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(row) + "\n\n" for row in saved)
+    # A complaint is a name and a sign, which no column of Parquet holds together; the audit does not ask for it.
+    bare = [{**row, "turns": [{**turn, "complaint": None} for turn in row["turns"]]} for row in saved]
+    pd.DataFrame(bare).to_parquet(tmp_path / "nested.parquet")
+    stored = {"user": range(USERS), "turns": 1, "dialogue": [json.dumps(row) for row in saved]}
+    pd.DataFrame(stored).to_parquet(tmp_path / "stored.parquet")
+    for name in ("talk.jsonl.gz", "nested.parquet", "stored.parquet"):
+        assert read_evidence([tmp_path / name], side="real", max_level=4).dialogues == plain
+    chats = [{"user_id": 1, "messages": [{"role": "user", "content": "Hello"}], "likes": ["War"]}]
+    pd.DataFrame(chats).to_parquet(tmp_path / "chat.parquet")
+    (chat,) = read_evidence([tmp_path / "chat.parquet"], side="real", max_level=4).dialogues
+    assert chat.likes == ("War",) and chat.said == ["Hello"]
+
+
+def test_columns_are_renamed_and_lines_of_json_may_be_a_table(tmp_path: Path) -> None:
+    rows = [{"visitor": 1, "item_id": 7, "stars": 5}, {"visitor": 2, "item_id": 7, "stars": 1}]
+    path = write_lines(tmp_path / "log.jsonl", rows)
+    columns = {"user_id": "visitor", "level": "stars"}
+    table = read_evidence([path], side="real", max_level=5, columns=columns).interactions
+    assert table is not None and table["level"].tolist() == [5, 1] and table["user_id"].tolist() == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.jsonl", "", "at least one row; got none"),
+        ("a.csv", "", "at least one row; got none"),
+        ("a.csv", "user_id,item_id,level\n", "at least one row; got none"),
+        (
+            "a.jsonl",
+            '{"user_id": 1, "messages": []}\n{"user_id"',
+            "one JSON object; got something else in line 2",
+        ),
+        ("a.jsonl", "[1]", "one JSON object; got list in line 1"),
+        (
+            "a.jsonl",
+            '{"user_id": 1, "messages": [{"role": "bot", "content": ""}]}',
+            "dialogue 1: .*got 'bot'",
+        ),
+        ("a.txt", "x", "must end in .*; got a.txt"),
+        ("a.parquet", "x", "must be readable as parquet"),
+        ("a.csv", "a,b\n1,2\n", "interactions .* or predictions .*; got the columns a, b"),
+        (
+            "a.csv",
+            "user_id,item_id\n1,2\n",
+            "a.csv: The real interactions must have the columns .*level missing",
+        ),
+        ("a.csv", "user_id,item_id,level\n1,2,9\n2,2,1\n", r"whole numbers in 0..4; got \[9.0\]"),
+        ("a.csv", "user_id,item_id,level\n1,2,3\n", r"at least two users.*got 1 \(1\)"),
+        ("a.csv", "scene_id,user_id,probability,chosen\n1,1,1,1\n", "belong to the simulated side"),
+    ],
+)
+def test_files_that_make_no_sense_are_refused(tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(FaithfulnessError, match=said):
+        read_evidence([tmp_path / name], side="real", max_level=4)
+
+
+def test_stored_dialogues_that_are_no_json_are_refused(tmp_path: Path) -> None:
+    pd.DataFrame({"dialogue": ["{"]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(FaithfulnessError, match=r"Column `dialogue` of .* must hold JSON texts; got '\{'"):
+        read_evidence([tmp_path / "a.parquet"], side="real", max_level=4)
+
+
+def test_two_files_of_one_kind_are_refused(files: dict[str, Path]) -> None:
+    with pytest.raises(FaithfulnessError, match="one file of dialogues at most"):
+        read_evidence([files["talk"], files["real_talk"]], side="simulated", max_level=4)
+
+
+@pytest.mark.parametrize(
+    ("options", "limits", "said"),
+    [
+        ({"accept_level": 5}, (), "--accept-level must be at most --max-level .4.; got 5"),
+        ({"max_level": 0}, (), "--max-level must fit"),
+        ({}, ("level_ks",), "must read NAME=NUMBER; got level_ks. Names are level_ks"),
+        ({}, ("sense=1",), "got sense=1"),
+        ({}, ("level_ks=much",), "level_ks must be a number; got 'much'"),
+        ({}, ("level_ks=2",), "--limit level_ks must fit: .*; got 2"),
+        ({"simulated": ("nowhere.jsonl",)}, (), "must exist; got nowhere.jsonl"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(
+    files: dict[str, Path], options: dict[str, Any], limits: tuple[str, ...], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build_audit_config({"simulated": (str(files["talk"]),), **options}, limits)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (lambda f: [str(f["talk"])], "something in common to compare"),
+        (lambda f: [str(f["talk"]), "--log", "nowhere.csv"], "must exist; got nowhere.csv"),
+        (
+            lambda f: [str(f["table"]), "--log", str(f["real_table"]), "--max-level", "3"],
+            "whole numbers in 0..3",
+        ),
+    ],
+)
+def test_a_fault_is_one_line(
+    files: dict[str, Path], tmp_path: Path, arguments: Callable[[dict[str, Path]], list[str]], said: str
+) -> None:
+    assert said in refused(*arguments(files), "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told(files: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="must be a folder that can be made"):
+        run(tmp_path / "file" / "out", [files["scenes"]], [])
