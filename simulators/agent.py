@@ -1,44 +1,22 @@
 """The conversational recommender: finds an item for each user and lets the policy put it into words."""
 
-import re
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from persona.policy.conditioned import ConditionedPolicy
 from persona.types import Condition
 from recsys.types import Retriever
 from simulators.grounding import banned_slots, fill, slot_values, whole_sentences
+from simulators.item_finder import ItemFinder
 from simulators.prompts import Message, recommender_prompt
 from simulators.randomness import keyed_seeds
-from simulators.types import Dialogue, ItemCard, Utterance
+from simulators.types import Dialogue, GeneratedTokens, ItemCard, Utterance
 from simulators.world.catalogue import Catalogue
-
-
-class _Wish:
-    """A kind of wish that users put into words, such as a genre: which words there are, and which films they mean."""
-
-    def __init__(self, films_of: dict[str, NDArray[np.bool_]]) -> None:
-        self._films_of = films_of
-        self._name_of = {form: name for name in films_of for form in _spoken_forms(name)}
-        forms = sorted(map(re.escape, self._name_of), key=len, reverse=True)
-        self._pattern = re.compile(rf"\b({'|'.join(forms)})\b" if forms else r"(?!)", re.IGNORECASE)
-
-    def films(self, spoken: Sequence[str]) -> NDArray[np.bool_] | bool:
-        """Films of the wish named last; True, which allows all, if none was named. `spoken`: newest first."""
-        for text in spoken:
-            if found := self._pattern.findall(text):
-                return self._films_of[self._name_of[found[-1].lower()]]
-        return True
-
-
-def _spoken_forms(name: str) -> tuple[str, ...]:
-    """A wish's name as users say it: also in the plural, and science fiction also in short."""
-    plural = f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
-    return (name, plural, "sci-fi") if name == "science fiction" else (name, plural)
 
 
 class Recommender:
@@ -52,6 +30,7 @@ class Recommender:
         temperature: Sampling temperature of the wording.
         max_new_tokens: Longest reply, in tokens.
         attempts: How often a reply that lost its film's title is sampled, at most.
+        keep_tokens: Whether replies keep the tokens that the policy read and drew, for training on dialogues.
     """
 
     def __init__(
@@ -64,42 +43,22 @@ class Recommender:
         temperature: float = 0.8,
         max_new_tokens: int = 72,
         attempts: int = 3,
+        keep_tokens: bool = False,
     ) -> None:
         self.catalogue = catalogue
         self.policy = policy
-        self._retriever = retriever
+        self._finder = ItemFinder(catalogue, retriever)
         self._history_turns = history_turns
         self._temperature = temperature
         self._max_new_tokens = max_new_tokens
         self._attempts = attempts
-        moods = catalogue.films["mood"]
-        self._wishes = (
-            _Wish({genre.lower(): catalogue.has_genre(genre) for genre in catalogue.genres}),
-            _Wish({str(mood).lower(): (moods == mood).to_numpy(bool) for mood in moods.dropna().unique()}),
-        )
+        self._keep_tokens = keep_tokens
 
     def choose(
         self, dialogues: Sequence[Dialogue], said: Sequence[Utterance], histories: csr_array
     ) -> list[ItemCard]:
-        """The best item that each user has not met, of the genre and the mood that the user last named, if any.
-
-        Where no such film is left, the mood is given up first, then the genre.
-
-        Args:
-            dialogues: B dialogues so far.
-            said: What each user said last.
-            histories: What is known of each user. Shape (B, I), level + 1 where an item was met.
-        """
-        allowed = np.ones((len(dialogues), len(self.catalogue)), dtype=bool)
-        for row, (dialogue, words) in enumerate(zip(dialogues, said, strict=True)):
-            allowed[row, [turn.card.item for turn in dialogue.turns]] = False
-            allowed[row, histories[[row]].indices] = False
-            spoken = _without_titles(dialogue, words)
-            for wish in self._wishes:
-                narrowed = allowed[row] & wish.films(spoken)
-                allowed[row] = narrowed if narrowed.any() else allowed[row]
-        best = self._retriever.search(histories, 1, allowed=allowed).items[:, 0]
-        return [self.catalogue.card(int(item)) for item in best]
+        """See `ItemFinder.choose`."""
+        return self._finder.choose(dialogues, said, histories)
 
     def prompt(self, dialogue: Dialogue, said: Utterance, card: ItemCard) -> list[Message]:
         """The conversation that the policy answers."""
@@ -147,7 +106,7 @@ class Recommender:
     ) -> list[Utterance]:
         slots = self.policy.slots
         with torch.inference_mode():
-            raw = self.policy.generate(
+            raw, tokens = self._generate(
                 prompts,
                 condition,
                 seeds=seeds,
@@ -155,12 +114,18 @@ class Recommender:
                 temperature=self._temperature,
                 banned=[banned_slots(slot_values(card), slots) for card in cards],
             )
-        return [fill(whole_sentences(text), slot_values(card)) for text, card in zip(raw, cards, strict=True)]
+        filled = [
+            fill(whole_sentences(text), slot_values(card)) for text, card in zip(raw, cards, strict=True)
+        ]
+        return [replace(said, tokens=drawn) for said, drawn in zip(filled, tokens, strict=True)]
 
-
-def _without_titles(dialogue: Dialogue, words: Utterance) -> list[str]:
-    """What the user said, newest first, less the titles: "True Romance" is no wish for romance."""
-    spoken = [words.text, *(turn.user.text for turn in reversed(dialogue.turns))]
-    for turn in dialogue.turns:
-        spoken = [text.replace(turn.card.title, " ") for text in spoken]
-    return spoken
+    def _generate(
+        self, prompts: Sequence[Sequence[Message]], condition: Condition | None, **settings: Any
+    ) -> tuple[list[str], Sequence[GeneratedTokens | None]]:
+        """Raw replies, and the tokens of each where they are kept."""
+        if not self._keep_tokens:
+            return self.policy.generate(prompts, condition, **settings), [None] * len(prompts)
+        rows = self.policy.generate_rows(prompts, condition, **settings)
+        split = [row.policy.index(True) for row in rows]
+        tokens = [GeneratedTokens(row.ids[:at], row.ids[at:]) for row, at in zip(rows, split, strict=True)]
+        return [self.policy.reply_text(row) for row in rows], tokens

@@ -11,8 +11,8 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
-def keyed_bits(seed: int, *keys: ArrayLike) -> NDArray[np.uint64]:
-    """64 random bits for every combination of the broadcast integer keys.
+def keyed_bits(seed: ArrayLike, *keys: ArrayLike) -> NDArray[np.uint64]:
+    """64 random bits for every combination of the broadcast integer keys; seeds may be an array too.
 
     The finaliser of SplitMix64 over a running sum of the keys (Steele, Lea and Flood 2014, "Fast Splittable
     Pseudorandom Number Generators").
@@ -24,7 +24,7 @@ def keyed_bits(seed: int, *keys: ArrayLike) -> NDArray[np.uint64]:
     return np.asarray(state, dtype=np.uint64)
 
 
-def keyed_uniforms(seed: int, *keys: ArrayLike) -> NDArray[np.float64]:
+def keyed_uniforms(seed: ArrayLike, *keys: ArrayLike) -> NDArray[np.float64]:
     """One number in [0, 1) for every combination of the broadcast integer keys."""
     return (keyed_bits(seed, *keys) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
 

@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-from simulators.types import Confirmation, Dialogue, Feedback, ItemCard, StopReason, Turn, Utterance
+from simulators.types import (
+    Confirmation,
+    Dialogue,
+    Feedback,
+    GeneratedTokens,
+    ItemCard,
+    StopReason,
+    Turn,
+    Utterance,
+)
 
 
 def dialogue_to_json(dialogue: Dialogue) -> dict[str, Any]:
@@ -39,14 +48,14 @@ def dialogue_from_json(saved: Mapping[str, Any]) -> Dialogue:
         feedback = Feedback(
             level=row["level"],
             satisfaction=row["satisfaction"],
-            utterance=Utterance(**row["next"]),
+            utterance=_utterance(row["next"]),
             complaint=(complaint[0], complaint[1]) if complaint else None,
             stop=_stop(row["stop"]),
             confirmation=Confirmation(**row["confirmation"]) if "confirmation" in row else None,
         )
         card = ItemCard(row["item"], row["title"], row["facts"])
-        turns.append(Turn(Utterance(**row["user"]), card, Utterance(**row["reply"]), feedback))
-    opening = Utterance(**saved["opening"]) if "opening" in saved else None
+        turns.append(Turn(_utterance(row["user"]), card, _utterance(row["reply"]), feedback))
+    opening = _utterance(saved["opening"]) if "opening" in saved else None
     return Dialogue(saved["user"], tuple(turns), _stop(saved["stop"]), opening)
 
 
@@ -61,7 +70,18 @@ def _spoken(utterance: Utterance) -> dict[str, Any]:
     said: dict[str, Any] = {"raw": utterance.raw, "text": utterance.text}
     if utterance.failure is not None:
         said["failure"] = utterance.failure
-    return {**said, "masked": True} if utterance.masked else said
+    if utterance.masked:
+        said["masked"] = True
+    if utterance.tokens is not None:
+        said["tokens"] = {"prompt": list(utterance.tokens.prompt), "reply": list(utterance.tokens.reply)}
+    return said
+
+
+def _utterance(saved: Mapping[str, Any]) -> Utterance:
+    tokens = saved.get("tokens")
+    if tokens is None:
+        return Utterance(**saved)
+    return Utterance(**{**saved, "tokens": GeneratedTokens(tuple(tokens["prompt"]), tuple(tokens["reply"]))})
 
 
 def _stop(value: str | None) -> StopReason | None:

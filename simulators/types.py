@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 LEVELS = ("ignored", "opened", "saved", "watched", "loved")
 SUCCESS_LEVEL = 3
+DISSATISFIED = 2.0
+"""Satisfaction at or below which a turn costs a user patience."""
 
 
 class StopReason(StrEnum):
@@ -36,6 +38,17 @@ class ItemCard:
     facts: Mapping[str, str] = field(default_factory=dict)
 
 
+class GeneratedTokens(NamedTuple):
+    """What a model read and wrote when it spoke, as token ids.
+
+    prompt: All that it read.
+    reply: All that it drew, the token that ended it among them; more than was shown where the end was cut off.
+    """
+
+    prompt: tuple[int, ...]
+    reply: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Utterance:
     """One message, as its speaker's model wrote it and as the other side reads it.
@@ -45,12 +58,14 @@ class Utterance:
         text: As shown, every slot filled. Equal to `raw` for a model that writes facts by itself.
         failure: Why the speaker's model gave no words, in one sentence; None where it gave some.
         masked: Whether a title that the speaker must not tell stood here and was blanked out, in `raw` too.
+        tokens: What the speaker's model read and wrote, where that is kept for training.
     """
 
     raw: str
     text: str
     failure: str | None = None
     masked: bool = False
+    tokens: GeneratedTokens | None = None
 
 
 @dataclass(frozen=True, slots=True)

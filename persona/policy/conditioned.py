@@ -170,6 +170,33 @@ class ConditionedPolicy:
             DataError: A sampling parameter is out of range.
             ModelError: A conversation does not fit the model's window.
         """
+        rows = self.generate_rows(
+            conversations,
+            condition,
+            seeds=seeds,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            banned=banned,
+        )
+        return [self.reply_text(row) for row in rows]
+
+    def generate_rows(
+        self,
+        conversations: Sequence[Conversation],
+        condition: Condition | None = None,
+        *,
+        seeds: Sequence[int],
+        max_new_tokens: int = 48,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        banned: Sequence[Collection[str]] | None = None,
+    ) -> list[TokenRow]:
+        """Like `generate`, as the tokens that were read and written, so that nobody has to tokenise them again.
+
+        Returns:
+            Token rows; the policy's tokens are those it drew, the stop token among them where it drew one.
+        """
         model = self.language_model
         sampling = Sampling(max_new_tokens, temperature, top_p)
         prompts = [
@@ -192,8 +219,18 @@ class ConditionedPolicy:
                 banned=None if banned is None else [model.slot_tokens(list(names)) for names in banned],
                 groups=_group_rows(prompts, condition),
                 on_rows=follow,
+                keep_stop=True,
             )
-        return [model.decode(reply) for reply in replies]
+        return [
+            TokenRow((*prompt, *reply), (False,) * len(prompt) + (True,) * len(reply))
+            for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+
+    def reply_text(self, row: TokenRow) -> str:
+        """The raw text of a row that `generate_rows` gave, without the token that ended it."""
+        reply = [token for token, chosen in zip(row.ids, row.policy, strict=True) if chosen]
+        ended = bool(reply) and reply[-1] in self.language_model.stop_tokens
+        return self.language_model.decode(reply[:-1] if ended else reply)
 
     def encode_replies(
         self,

@@ -80,7 +80,7 @@ class _BufferedLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = (
-                x.new_empty(self.rows, x.shape[1], self.capacity, x.shape[3])
+                x.new_empty(self.rows, x.shape[1], self.capacity, x.shape[3], dtype=_kept_dtype(x))
                 for x in (key_states, value_states)
             )
         start, self.length = self.length, self.length + key_states.shape[-2]
@@ -98,6 +98,12 @@ class _BufferedLayer(DynamicLayer):
         self.keys, self.values = self.keys[indices], self.values[indices]
         self.rows = len(indices)
         self.window = slice(0, self.rows)
+
+
+def _kept_dtype(states: Tensor) -> torch.dtype:
+    """The format in which attention multiplies: kept wider, the whole past would be converted at every step."""
+    kind = states.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
 def draw_tokens(logits: Tensor, uniform: Tensor | None, temperature: float, top_p: float) -> Tensor:
@@ -139,6 +145,7 @@ def sample_tokens(
     groups: Sequence[int] | None = None,
     on_rows: RowCallback | None = None,
     batch_size: int = 256,
+    keep_stop: bool = False,
 ) -> list[list[int]]:
     """Continue every prompt until a stop token or the length limit.
 
@@ -155,6 +162,7 @@ def sample_tokens(
         on_rows: Called with the batch's prompt indexes before its first forward pass and after every change,
             so that state held a row (such as a gate) can follow.
         batch_size: Most prompts decoded side by side; prompts of like length share a batch.
+        keep_stop: Whether a reply that ended keeps the stop token that ended it.
 
     Returns:
         New token ids of each prompt, in the given order.
@@ -187,8 +195,8 @@ def sample_tokens(
             )
             same = [groups[row] for row in rows] if groups is not None else rows
             found = _decode(model, [prompts[row] for row in rows], batch, sampling, stop_tokens, same=same)
-            for row, reply in zip(rows, found, strict=True):
-                replies[row] = reply
+            for row, (reply, ended) in zip(rows, found, strict=True):
+                replies[row] = reply if keep_stop or not ended else reply[:-1]
     return replies
 
 
@@ -313,7 +321,8 @@ def _decode(
     stop_tokens: Sequence[int],
     *,
     same: Sequence[int],
-) -> list[list[int]]:
+) -> list[tuple[list[int], bool]]:
+    """New tokens of each prompt, and whether the last of them is a stop token."""
     device, steps = model.device, sampling.max_new_tokens
     first = {number: row for row, number in reversed(list(enumerate(same)))}
     read = sorted(first.values())
@@ -356,4 +365,7 @@ def _decode(
             input_ids=token[:, None], attention_mask=seen, past_key_values=cache, use_cache=True, **options
         )
         logits, positions = out.logits[:, -1], positions + 1
-    return [row[:end] for row, end in zip(produced.tolist(), lengths.tolist(), strict=True)]
+    # A reply that never stopped has no token after its last.
+    return [
+        (row[: end + 1], end < steps) for row, end in zip(produced.tolist(), lengths.tolist(), strict=True)
+    ]

@@ -14,13 +14,21 @@ from simulators.chat.model import ChatModel
 from simulators.grounding import banned_slots, reply_attributes, spoken
 from simulators.prompts import viewer_opening_prompt, viewer_reaction_prompt
 from simulators.randomness import keyed_seeds, keyed_uniforms
-from simulators.types import SUCCESS_LEVEL, Decision, Dialogue, Feedback, ItemCard, StopReason, Utterance
+from simulators.types import (
+    DISSATISFIED,
+    SUCCESS_LEVEL,
+    Decision,
+    Dialogue,
+    Feedback,
+    ItemCard,
+    StopReason,
+    Utterance,
+)
 from simulators.world.oracle import Oracle
 
 _WISH, _LEVEL, _RATING, _WORDS, _OPENING = range(5)
 _TEMPERATURE = 0.7
 _SATISFIED = 4.0
-_DISSATISFIED = 2.0
 
 
 def open_dialogues(
@@ -195,8 +203,8 @@ class FilmViewers:
     def _stop(self, dialogue: Dialogue, made: Decision) -> StopReason | None:
         if made.level >= SUCCESS_LEVEL:
             return StopReason.ACCEPTED
-        poor = sum(turn.feedback.satisfaction <= _DISSATISFIED for turn in dialogue.turns)
-        poor += made.satisfaction <= _DISSATISFIED
+        poor = sum(turn.feedback.satisfaction <= DISSATISFIED for turn in dialogue.turns)
+        poor += made.satisfaction <= DISSATISFIED
         if poor >= int(self._oracle.patience(np.asarray([dialogue.user]))[0]):
             return StopReason.OUT_OF_PATIENCE
         return StopReason.MAX_TURNS if len(dialogue.turns) + 1 >= self._max_turns else None
