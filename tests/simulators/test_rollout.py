@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from recsys.types import Histories, histories_from_log
+from simulators.agent import Recommender
 from simulators.chat.model import Completion, Message, ScriptedChat
+from simulators.errors import RolloutError
 from simulators.rollout import rollout
 from simulators.transcripts import dialogue_from_json, dialogue_to_json
-from simulators.types import SUCCESS_LEVEL, Dialogue, StopReason
+from simulators.types import SUCCESS_LEVEL, Dialogue, ItemCard, StopReason, Utterance
 from simulators.users.film_viewers import FilmViewers
 from tests.helpers.talking import SLOTS, reference_scale, talking_world
 
@@ -131,3 +133,46 @@ def test_a_dialogue_whose_model_fails_is_marked_and_none_is_lost() -> None:
     assert any(not d.turns for d in failed) and any(d.turns for d in failed)
     assert all(d.said is not None and d.said.failure for d in failed)
     assert [dialogue_from_json(dialogue_to_json(d)) for d in found] == found
+
+
+def test_blocks_change_nothing_and_progress_counts_all(dialogues: list[Dialogue]) -> None:
+    told: list[int] = []
+    found = rollout(
+        USERS,
+        AGENT,
+        VIEWERS,
+        histories=histories(USERS),
+        condition=None,
+        seed=3,
+        block=7,
+        progress=told.append,
+    )
+    assert found == dialogues
+    assert told == sorted(told) and told[-1] == len(USERS)
+
+
+class _SometimesMute(Recommender):
+    """Has no reply for some films, as a policy behind an endpoint may."""
+
+    def __init__(self) -> None:
+        vars(self).update(vars(AGENT))
+
+    def word(self, prompts: Any, cards: Sequence[ItemCard], *args: Any, **settings: Any) -> list[Utterance]:
+        replies = super().word(prompts, cards, *args, **settings)
+        mute = Utterance("", "", "the endpoint did not answer")
+        return [mute if card.item % 4 == 0 else reply for card, reply in zip(cards, replies, strict=True)]
+
+
+def test_an_agent_without_words_ends_that_dialogue_only(dialogues: list[Dialogue]) -> None:
+    found = rollout(USERS, _SometimesMute(), VIEWERS, histories=histories(USERS), condition=None, seed=3)
+    assert {d.stop for d in found} > {StopReason.MODEL_FAILED}
+    for whole, cut in zip(dialogues, found, strict=True):
+        assert whole.turns[: len(cut.turns)] == cut.turns
+        assert (cut.stop is StopReason.MODEL_FAILED) == (cut != whole)
+
+
+def test_rows_and_blocks_are_checked() -> None:
+    with pytest.raises(RolloutError, match=r"each of the 40 users; got {'histories': 3}"):
+        rollout(USERS, AGENT, VIEWERS, histories=histories([1, 2, 3]), condition=None, seed=3)
+    with pytest.raises(RolloutError, match="`block` must be at least 1; got 0"):
+        rollout(USERS, AGENT, VIEWERS, histories=histories(USERS), condition=None, seed=3, block=0)
