@@ -11,6 +11,7 @@ from persona.objectives.elbo import (
 )
 from persona.objectives.hedge import hedge_loss, hedge_target
 from persona.objectives.ipo import ipo_loss, mean_log_probs
+from persona.objectives.kto import KtoWeights, kto_baseline, kto_loss, multi_turn_kto_loss
 from persona.objectives.masked_mse import masked_squared_error
 from persona.objectives.mixture_of_rewards import mixture_of_rewards_loss
 from persona.objectives.preferred_scores import preferred_score_loss, preferred_score_target
@@ -21,6 +22,7 @@ from persona.objectives.swap_guidance import swap_guidance_loss
 from persona.objectives.ties import davidson_loss, rao_kupper_loss, rated_loss
 
 __all__ = [
+    "KtoWeights",
     "TurnLogProbs",
     "anneal_beta",
     "cyclical_beta",
@@ -32,12 +34,15 @@ __all__ = [
     "hedge_target",
     "hinge_loss",
     "ipo_loss",
+    "kto_baseline",
+    "kto_loss",
     "logistic_loss",
     "masked_squared_error",
     "mean_log_probs",
     "mixture_of_rewards_loss",
     "moderated_gap",
     "multi_turn_dpo_loss",
+    "multi_turn_kto_loss",
     "negative_elbo_loss",
     "preferred_score_loss",
     "preferred_score_target",

@@ -80,11 +80,16 @@ def multi_turn_dpo_loss(chosen: TurnLogProbs, rejected: TurnLogProbs, *, beta: f
     Source: Xiong et al. (2024), "Building Math Agents with Multi-Turn Iterative Preference Learning", arXiv
     2409.02392, M-DPO.
     """
-    sides = [_sum_turns(side) for side in (chosen, rejected)]
+    sides = [sum_turns(side) for side in (chosen, rejected)]
     return dpo_loss(sides[0][0], sides[1][0], sides[0][1], sides[1][1], beta)
 
 
-def _sum_turns(side: TurnLogProbs) -> tuple[Tensor, Tensor]:
+def sum_turns(side: TurnLogProbs) -> tuple[Tensor, Tensor]:
+    """Log-probability of all turns of each dialogue together, under the policy and under the reference; each (B,).
+
+    Raises:
+        ShapeError: The three parts have not one shape (B, H).
+    """
     shapes = [tuple(x.shape) for x in side]
     if len(set(shapes)) != 1 or side.mask.ndim != 2:
         raise ShapeError(
