@@ -6,14 +6,15 @@ An over-agreeable simulator accepts everything and has an AUC of one half, howev
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from recsys.metrics import auc, grouped_auc
 from recsys.significance import Interval, bootstrap_interval
 from simulators.errors import FaithfulnessError
-from simulators.faithfulness.resampling import RESAMPLES, Values
+from simulators.faithfulness.resampling import RESAMPLES, Values, bootstrap_statistic, cells_by_user
 
-_CELLS_AT_ONCE = 4_000_000
+_MOST_SCORES = 512
+"""Distinct scores that resamples tell apart; more are cut into as many bins of equal mass, for the interval alone."""
 
 
 class AcceptanceFit(NamedTuple):
@@ -56,10 +57,8 @@ def acceptance_auc(
     _, owner = np.unique(np.asarray(users).astype(np.str_), return_inverse=True)
     by_user = grouped_auc(scores, happened, owner.astype(np.int64)).values
     within = bootstrap_interval(by_user, seed=seed, n_boot=n_boot) if len(by_user) else None
-    drawn = _resampled_auc(scores, happened, owner, seed=seed, n_boot=n_boot)
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    pooled = Interval(auc(scores, happened), float(low), float(high), int(owner.max()) + 1)
-    return AcceptanceFit(pooled, within, len(scores))
+    pooled = bootstrap_statistic(_by_score(scores, happened, owner), _auc_of_counts, seed=seed, n_boot=n_boot)
+    return AcceptanceFit(pooled._replace(value=auc(scores, happened)), within, len(scores))
 
 
 def weighted_auc(scores: Values, happened: Values, weights: Values) -> Values:
@@ -77,23 +76,24 @@ def weighted_auc(scores: Values, happened: Values, weights: Values) -> Values:
     starts = np.flatnonzero(np.diff(scores[order], prepend=np.nan) != 0)
     positive = np.add.reduceat(weights[:, order] * happened[order], starts, axis=1)
     negative = np.add.reduceat(weights[:, order] * (1 - happened[order]), starts, axis=1)
+    return _auc_of_counts(np.concatenate([positive, negative], axis=1))
+
+
+def _by_score(scores: Values, happened: NDArray[np.bool_], owner: NDArray[np.int64]) -> Values:
+    """Accepted rows, then refused ones, at each score of each user. Shape (U, 2 G)."""
+    edges = np.unique(scores)
+    if len(edges) > _MOST_SCORES:
+        edges = np.unique(np.quantile(scores, np.linspace(0, 1, _MOST_SCORES)))
+    place = np.searchsorted(edges, scores)
+    return cells_by_user(owner, place, len(edges), happened, ~happened)[1]
+
+
+def _auc_of_counts(counts: Values) -> Values:
+    """AUC from accepted, then refused rows by rising score, shape (R, 2 G); NaN where one class is missing."""
+    positive, negative = np.split(counts, 2, axis=-1)
     below = np.cumsum(negative, axis=1) - negative / 2
     pairs = positive.sum(1) * negative.sum(1)
-    won = (positive * below).sum(1)
-    found: Values = np.divide(won, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    found: Values = np.divide(
+        (positive * below).sum(1), pairs, out=np.full(len(pairs), np.nan), where=pairs > 0
+    )
     return found
-
-
-def _resampled_auc(
-    scores: Values, happened: np.ndarray, owner: np.ndarray, *, seed: int, n_boot: int
-) -> Values:
-    users = int(owner.max()) + 1
-    rng = np.random.default_rng(seed)
-    at_once = max(1, _CELLS_AT_ONCE // len(scores))
-    found = []
-    for start in range(0, n_boot, at_once):
-        size = min(at_once, n_boot - start)
-        drawn = rng.integers(users, size=(size, users)) + users * np.arange(size)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=size * users).reshape(size, users).astype(np.float64)
-        found.append(weighted_auc(scores, happened.astype(np.float64), counts[:, owner]))
-    return np.concatenate(found)

@@ -89,3 +89,13 @@ def test_a_reader_of_tops_differs_from_one_who_reads_all() -> None:
 def test_positions_that_are_none_are_refused(position: list[int], said: str) -> None:
     with pytest.raises(FaithfulnessError, match=said):
         compare_position_bias((["a", "b"], position, [1, 0]), (["a", "b"], [0, 1], [1, 0]), seed=0)
+
+
+def test_binning_for_the_interval_hardly_moves_it() -> None:
+    # A thousand distinct answers are cut into 512 bins; rounding them to 500 needs no bins.
+    answers, users = RNG.random(3000), np.arange(3000) % 300
+    accepted = RNG.random(3000) < answers
+    fine = acceptance_auc(answers, accepted, users, seed=0).pooled
+    coarse = acceptance_auc(np.round(answers * 500), accepted, users, seed=0).pooled
+    assert fine.low == pytest.approx(coarse.low, abs=2e-3) and fine.high == pytest.approx(coarse.high, abs=2e-3)
+    assert fine.value == pytest.approx(roc_auc_score(accepted, answers)) and fine.n == 300
