@@ -19,6 +19,7 @@ import numpy as np
 from simulators.chat.model import ChatModel
 from simulators.errors import PersonaError
 from simulators.types import (
+    DISSATISFIED,
     SUCCESS_LEVEL,
     Confirmation,
     Decision,
@@ -38,9 +39,6 @@ from simulators.users.title_guard import guarded, kept_secret, mask_title
 
 LEVEL_OF_RECOMMENDATION = (0, 0, 1, 2, 3, 4)
 """Level of interest for each recommendation score: at 4, "you would take it", the item is accepted."""
-
-DISAPPOINTED = 2.0
-"""Satisfaction at or below which a turn costs patience."""
 
 _TELL, _LAPSE, _NOISE, _DIRECTION = range(311, 315)
 
@@ -186,7 +184,7 @@ class AiloUsers:
         confirmation = confirm(turn, shift)
         level = LEVEL_OF_RECOMMENDATION[int(confirmation.scores["recommendation"])]
         satisfaction = satisfaction_of(confirmation, self._config.satisfaction_from)
-        disappointments = _disappointments(dialogue) + (satisfaction <= DISAPPOINTED)
+        disappointments = _disappointments(dialogue) + (satisfaction <= DISSATISFIED)
         stop = None
         if level >= SUCCESS_LEVEL:
             stop = StopReason.ACCEPTED
@@ -240,7 +238,7 @@ def _kept(score: int, low: int, high: int) -> int:
 
 
 def _disappointments(dialogue: Dialogue) -> int:
-    return sum(turn.feedback.satisfaction <= DISAPPOINTED for turn in dialogue.turns)
+    return sum(turn.feedback.satisfaction <= DISSATISFIED for turn in dialogue.turns)
 
 
 def _uttered(answer: Answer) -> Utterance:

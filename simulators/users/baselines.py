@@ -13,6 +13,7 @@ from simulators.chat.model import ChatModel
 from simulators.errors import PersonaError
 from simulators.randomness import keyed_uniforms
 from simulators.types import (
+    DISSATISFIED,
     LEVELS,
     SUCCESS_LEVEL,
     Decision,
@@ -30,7 +31,6 @@ Rule = Callable[[NDArray[np.int64], NDArray[np.int64], int], list[Decision]]
 """Decides for users at turns, both of shape (N,), under a seed; whatever it draws is keyed by all three."""
 
 _LEVEL, _RATING, _OPENING, _WORDS = range(401, 405)
-_POOR = 2.0
 _UNKNOWN = float("nan")
 
 
@@ -119,8 +119,8 @@ class RuleUsers:
     def _stop(self, dialogue: Dialogue, made: Decision) -> StopReason | None:
         if made.level >= SUCCESS_LEVEL:
             return StopReason.ACCEPTED
-        poor = sum(turn.feedback.satisfaction <= _POOR for turn in dialogue.turns) + (
-            made.satisfaction <= _POOR
+        poor = sum(turn.feedback.satisfaction <= DISSATISFIED for turn in dialogue.turns) + (
+            made.satisfaction <= DISSATISFIED
         )
         if poor >= self._patience:
             return StopReason.OUT_OF_PATIENCE

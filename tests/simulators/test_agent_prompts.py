@@ -9,6 +9,7 @@ from persona.types import Conversation
 from recsys.models.popularity import Popularity
 from recsys.types import histories_from_log
 from simulators.agent import Recommender
+from simulators.checks import check_simulated_user
 from simulators.grounding import render_card
 from simulators.prompts import RECOMMENDER, Message
 from simulators.protocols import SimulatedUser
@@ -30,7 +31,7 @@ WORLD, _, PLAIN = persona_world()
 USERS = list(range(30))
 TARGETS = targets_of(WORLD.catalogue, [7 * user + 3 for user in USERS])
 PERSONAS = [p.model_copy(update={"target": t}) for p, t in zip(PLAIN, TARGETS, strict=False)]
-GOSSIP = Actor(indiscretion=0.4)
+GOSSIP = Actor(indiscretion=0.8)
 
 KINDS: dict[str, Callable[[], SimulatedUser]] = {
     "five calls": lambda: AiloUsers(PERSONAS, GOSSIP, AiloConfig(form=Form.FIVE_CALLS)),
@@ -141,6 +142,14 @@ def test_scores_and_reasons_do_not_reach_the_agent() -> None:
     assert reasons
     everything = "\n".join(message["content"] for _, prompt in agent.prompts for message in prompt)
     assert not any(reason in everything for reason in reasons)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_users_keep_the_promises_of_the_engine_and_their_secrets(kind: str) -> None:
+    cards = [WORLD.catalogue.card(item) for item in range(100, 105)]
+    hidden = {p.user: [p.target.title, *persona_block(p).split("\n")] for p in PERSONAS if p.target}
+    found = check_simulated_user(KINDS[kind](), USERS[:6], cards, max_turns=5, seed=2, hidden=hidden)
+    assert any(turn.user.masked for dialogue in found for turn in dialogue.turns)
 
 
 def test_personas_here_have_secrets_to_keep() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from simulators.chat.model import ScriptedChat
+from simulators.checks import check_simulated_user
 from simulators.errors import PersonaError
 from simulators.protocols import SimulatedUser
 from simulators.types import SUCCESS_LEVEL, Dialogue, ItemCard, StopReason, Utterance
@@ -50,6 +51,12 @@ def test_dialogues_end_for_a_reason_and_do_not_depend_on_company(kind: str) -> N
         assert (last.level >= SUCCESS_LEVEL) == (dialogue.stop is StopReason.ACCEPTED)
         assert len(dialogue.turns) <= 5
     assert talk(WORLD, AGENT, people, [7, 3]) == [found[7], found[3]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_promises_of_the_engine_are_kept(kind: str) -> None:
+    cards = [WORLD.catalogue.card(item) for item in range(5)]
+    check_simulated_user(KINDS[kind](), USERS[:6], cards, max_turns=5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
