@@ -1,7 +1,7 @@
 """Preferences as arrays, from rows of two kinds: pairs that somebody chose between, and replies that were rated."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,12 +26,15 @@ class Preferences:
             shape (N,).
         strength: How strong each preference is, on the layout's own scale; NaN where unknown. Shape (M,), or None.
         report: What was read and what was left out.
+        contexts: Criterion by which each comparison was judged, empty where none is named; None where the layout has
+            none. M texts.
     """
 
     comparisons: IndexedComparisons
     scores: Mapping[str, Values]
     strength: Values | None
     report: DataReport
+    contexts: tuple[str, ...] | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """TRL's columns plus the user: `user_id, prompt, chosen, rejected`, and `tie` where there are ties.
@@ -53,8 +56,8 @@ class Preferences:
 class PairRows(NamedTuple):
     """Clean rows that are comparisons.
 
-    frame: Columns `row`, `user_id`, `prompt`, `chosen`, `rejected`, `tie`; where the layout has them `strength`
-        and `scores`, for each row a mapping from objective to the two ratings.
+    frame: Columns `row`, `user_id`, `prompt`, `chosen`, `rejected`, `tie`; where the layout has them `strength`,
+        `context`, a text, and `scores`, for each row a mapping from objective to the two ratings.
     dropped: What was left out.
     notes: Sentences for the report.
     """
@@ -124,7 +127,8 @@ def assemble_pairs(part: PairRows, source: Source) -> Preferences:
     indexed = numbered.index(table, tuple(map(str, user_ids)))
     strength = frame["strength"].to_numpy(dtype=np.float64)[kept] if "strength" in frame else None
     scores = _scores_of_pairs(frame["scores"], numbered) if "scores" in frame else {}
-    return _finish(indexed, scores, strength, dropped, part.notes, source)
+    read = _finish(indexed, scores, strength, dropped, part.notes, source)
+    return replace(read, contexts=tuple(frame["context"][kept])) if "context" in frame else read
 
 
 def assemble_rated(part: RatedRows, source: Source, *, slack: float = 0.0) -> Preferences:

@@ -141,3 +141,15 @@ def test_flipped_bytes_are_named(tmp_path: Path, name: str) -> None:
         else:
             outcomes["read"] += 1
     assert min(outcomes.values()) > 0
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv.gz"])
+@pytest.mark.parametrize(("content", "got"), [(b"", "an empty file"), (b"\n \n\n", "blank lines alone")])
+def test_a_file_without_anything_in_it_is_told_in_one_sentence(
+    name: str, content: bytes, got: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with pytest.raises(
+        DataError, match=f"`{name}` must hold at least one row; got {got}. Give a file with rows."
+    ):
+        read_preferences(tmp_path / name)

@@ -321,3 +321,19 @@ def test_objectives_and_strengths_are_kept(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read.scores["warm"], [3, 2, 1, 5])
         np.testing.assert_array_equal(read.scores["brief"], [np.nan, 1, np.nan, np.nan])
         np.testing.assert_array_equal(read.strength, [2, np.nan, np.nan])
+
+
+def test_criteria_stay_beside_their_comparisons(tmp_path: Path) -> None:
+    rows = [
+        {**ROW, "context": " be brief "},
+        {**ROW, "context": "a row that repeats the first"},
+        {**OTHER, "context": None},
+        {**OTHER, "user_id": "eve", "context": 3},
+    ]
+    assert read_preferences(write_lines(tmp_path / "c.jsonl", rows)).contexts == ("be brief", "", "")
+    named = [{**ROW, "why": "be brief"}]
+    options = ReadOptions(columns={"context": "why"})
+    assert read_preferences(write_lines(tmp_path / "n.jsonl", named), options=options).contexts == (
+        "be brief",
+    )
+    assert read_preferences(write_lines(tmp_path / "o.jsonl", [ROW])).contexts is None

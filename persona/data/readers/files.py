@@ -64,6 +64,9 @@ def read_rows(path: Path) -> RawRows:
     if suffix == ".parquet":
         return _whole(_read_parquet(path), path.name)
     content = _read_bytes(path)
+    if not content.strip():
+        got = "blank lines alone" if content else "an empty file"
+        raise DataError(f"`{path.name}` must hold at least one row; got {got}. Give a file with rows.")
     if suffix == ".jsonl":
         return _read_lines(content, path.name)
     if suffix == ".json":

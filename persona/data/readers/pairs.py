@@ -129,10 +129,11 @@ def split_turns(prompt: Any) -> Any:
 
 def _rename(frame: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
     """The frame with our names for the columns that `columns` maps; a column that has our name already gives way."""
-    unknown = sorted(set(columns) - {*COLUMNS, "tie", "strength", "scores", *SCORES[0]})
+    unknown = sorted(set(columns) - {*COLUMNS, "tie", "strength", "context", "scores", *SCORES[0]})
     if unknown:
         raise DataError(
-            f"`columns` must map names of ours ({', '.join(COLUMNS)}, tie, strength, scores, {', '.join(SCORES[0])}); "
+            f"`columns` must map names of ours ({', '.join(COLUMNS)}, tie, strength, context, scores, "
+            f"{', '.join(SCORES[0])}); "
             f"got {', '.join(unknown)}. Put our name first and the file's second."
         )
     replaced = [ours for ours, theirs in columns.items() if ours != theirs and theirs in frame.columns]
@@ -178,6 +179,8 @@ def _with_ties(frame: pd.DataFrame, slack: float) -> pd.DataFrame:
     frame = frame.drop(columns="scores", errors="ignore").assign(tie=flags, gap=gap)
     if "strength" in frame.columns:
         frame = frame.assign(strength=frame["strength"].map(to_number))
+    if "context" in frame.columns:
+        frame = frame.assign(context=frame["context"].map(_criterion))
     return frame if scores is None else frame.assign(scores=scores)
 
 
@@ -194,6 +197,11 @@ def _scores(cell: Any) -> dict[str, tuple[float, float]] | None:
     if not all(isinstance(pair, (list, tuple, np.ndarray)) and len(pair) == 2 for pair in pairs.values()):
         return None
     return {name: (to_number(pair[0]), to_number(pair[1])) for name, pair in pairs.items()}
+
+
+def _criterion(value: object) -> str:
+    """A criterion in words; empty where a cell names none."""
+    return value.strip() if isinstance(value, str) else ""
 
 
 def _flag(value: object) -> bool | None:
