@@ -139,7 +139,8 @@ class Dreamer(NamedTuple):
             clear_shots: Show the best and the worst reply to each prompt in the user's eyes. Else all users are shown
                 of the same random pairs, and choose by chance, as likely as their taste has it.
             clear_questions: Ask about the best and the worst reply to each prompt, and let half of the users be
-                opposites of the others who are shown and asked the same, so that what pleases everyone cancels.
+                opposites of the others who are shown and asked the same, so that what pleases everyone cancels. Users
+                without shots are left out of that: of them, what pleases everyone is all that can be learned.
             rng: Draws tastes, pairs, choices and prompts.
 
         Raises:
@@ -160,10 +161,13 @@ class Dreamer(NamedTuple):
         luck = rng.random((users, most))
         if clear_questions:
             twin = np.arange(users) % ((users + 1) // 2)
+            counts = counts[twin]
+            # Who shows nothing is the average user, whose likes must not cancel.
+            twin = np.where(counts > 0, twin, np.arange(users))
             opposite = (twin != np.arange(users))[:, None]
             taste = torch.where(torch.from_numpy(opposite), -taste[twin], taste[twin])
             luck = np.where(opposite, 1.0 - luck[twin], luck[twin])
-            asked, orders, counts = asked[twin], orders[twin], counts[twin]
+            asked, orders = asked[twin], orders[twin]
         pairs = np.array([rng.choice(self.replies[place], 2, replace=False) for place in shown])
         likes = [
             self._choices(shown, one) if clear_shots else self._by_chance(pairs, one, chance)
@@ -177,7 +181,8 @@ class Dreamer(NamedTuple):
             ]
             for place in asked[user, :most_asked]:
                 options = self.replies[place]
-                options = self._choices([place], one)[0].tolist() if clear_questions else options
+                if clear_questions and counts[user]:
+                    options = self._choices([place], one)[0].tolist()
                 options = rng.permutation(options)[:most_options].tolist()
                 tasks.append(Task(shots, self.prompts[place], options, self._wins(options, one)))
         return tasks

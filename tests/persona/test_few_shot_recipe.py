@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +109,37 @@ def test_imagined_users_agree_with_themselves() -> None:
         for shot in task.shots
     ]
     assert 0.7 < np.mean(kept) <= 1.0
+
+
+def test_opposites_cancel_with_shots_alone() -> None:
+    everyone_says_yes = replace(yes_and_no_sayers(40), **_all_yes(yes_and_no_sayers(40)))
+    dreamer = Dreamer.fit(everyone_says_yes, FEATURES, seed=0)
+
+    def yes_share(shots: int) -> float:
+        tasks = dreamer.tasks(
+            TEXTS,
+            np.full(40, shots),
+            most_asked=1,
+            most_options=2,
+            clear_shots=False,
+            clear_questions=True,
+            rng=np.random.default_rng(1),
+        )
+        return float(
+            np.mean([t.wins[[TEXTS.replies[o] for o in t.options].index("yes")].sum() for t in tasks])
+        )
+
+    assert yes_share(4) == pytest.approx(0.5, abs=1e-6)
+    assert yes_share(0) > 0.7
+
+
+def _all_yes(table: ComparisonTable) -> dict[str, np.ndarray]:
+    """The same pairs, "yes" preferred in each."""
+    yes = np.array([TEXTS.replies[row] == "yes" for row in table.chosen])
+    return {
+        "chosen": np.where(yes, table.chosen, table.rejected),
+        "rejected": np.where(yes, table.rejected, table.chosen),
+    }
 
 
 def test_imagined_users_need_prompts_and_features(base: LanguageModel) -> None:
