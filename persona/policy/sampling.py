@@ -66,12 +66,16 @@ class _BufferedLayer(DynamicLayer):
     def __init__(self, rows: int, capacity: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.rows, self.capacity = rows, capacity
-        self.length = 0
+        self.first = self.length = 0
         self.window = slice(0, rows)
 
-    def open_window(self, rows: slice) -> None:
-        """Let the next prompts fill these rows, from the first token on."""
-        self.window, self.length = rows, 0
+    def open_window(self, rows: slice, first: int) -> None:
+        """Let the next prompts fill these rows, from place `first` on; what lies before is padding to all of them."""
+        self.window, self.first, self.length = rows, first, first
+
+    def open_all(self) -> None:
+        """Let the next tokens go to all rows, behind the prompts."""
+        self.window, self.first = slice(0, self.rows), 0
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
@@ -80,24 +84,24 @@ class _BufferedLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self.keys, self.values = (
-                x.new_empty(self.rows, x.shape[1], self.capacity, x.shape[3], dtype=_kept_dtype(x))
+                x.new_zeros(self.rows, x.shape[1], self.capacity, x.shape[3], dtype=_kept_dtype(x))
                 for x in (key_states, value_states)
             )
         start, self.length = self.length, self.length + key_states.shape[-2]
         keys, values = self.keys[self.window], self.values[self.window]
         keys[:, :, start : self.length] = key_states
         values[:, :, start : self.length] = value_states
-        return keys[:, :, : self.length], values[:, :, : self.length]
+        return keys[:, :, self.first : self.length], values[:, :, self.first : self.length]
 
     def get_seq_length(self) -> int:
         """Tokens held in the rows of the window."""
-        return self.length
+        return self.length - self.first
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows, in this order; the window is then the whole batch."""
         self.keys, self.values = self.keys[indices], self.values[indices]
         self.rows = len(indices)
-        self.window = slice(0, self.rows)
+        self.open_all()
 
 
 def _kept_dtype(states: Tensor) -> torch.dtype:
@@ -287,30 +291,43 @@ def _prefill(
     rows, longest = ids.shape
     known = forward_options(model)
     cache = DynamicCache(config=model.config)
-    slice_rows = rows
+    parts = [slice(0, rows)]
     if all(
         type(layer) is DynamicLayer for layer in cache.layers
     ):  # a sliding window keeps its own kind of layer
         cache.layers = [_BufferedLayer(rows, longest + steps) for _ in cache.layers]
-        slice_rows = max(1, batch_tokens(model.device) // longest)
+        parts = _parts([len(prompt) for prompt in prompts], batch_tokens(model.device))
     logits: list[Tensor] = []
-    for start in range(0, rows, slice_rows):
-        part = slice(start, min(start + slice_rows, rows))
+    for part in parts:
+        padding = longest - max(len(prompt) for prompt in prompts[part])
         for layer in cache.layers:
             if isinstance(layer, _BufferedLayer):
-                layer.open_window(part)
+                layer.open_window(part, padding)
+        own_ids, own_mask = ids[part, padding:], mask[part, padding:]
         batch.announce(first[part])
         options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         if "position_ids" in known:
-            options["position_ids"] = positions_of(mask[part])
+            options["position_ids"] = positions_of(own_mask)
         out = model(
-            input_ids=ids[part], attention_mask=mask[part], past_key_values=cache, use_cache=True, **options
+            input_ids=own_ids, attention_mask=own_mask, past_key_values=cache, use_cache=True, **options
         )
         logits.append(out.logits[:, -1])
     for layer in cache.layers:
         if isinstance(layer, _BufferedLayer):
-            layer.window = slice(0, rows)
+            layer.open_all()
     return torch.cat(logits), cache, mask
+
+
+def _parts(lengths: list[int], budget: int) -> list[slice]:
+    """Rows in order, cut so that each part, padded to its own longest row, holds at most `budget` tokens or one row."""
+    parts: list[slice] = []
+    start = widest = 0
+    for row, length in enumerate(lengths):
+        widest = max(widest, length)
+        if row > start and (row + 1 - start) * widest > budget:
+            parts.append(slice(start, row))
+            start, widest = row, length
+    return [*parts, slice(start, len(lengths))]
 
 
 def _decode(
