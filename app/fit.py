@@ -36,7 +36,7 @@ from app.fit_data import (
     split_trial,
     whole_scale,
 )
-from app.fit_methods import check_methods, find_method, read_texts
+from app.fit_methods import check_methods, feature_method, find_method, read_texts
 from app.fit_report import write_fit
 from app.fit_scores import FACTS, FAILED, KEPT, measure_profile, save_scores, stage_name
 from app.fit_text_methods import TEXT_METHODS, TextMaterial, save_text_profile
@@ -45,7 +45,7 @@ from app.fit_texts import Reader, open_reader
 from app.manifest import hash_files
 from app.profile_features import FeatureScale
 from app.profile_files import save_profile
-from app.profile_methods import METHODS, POOLED
+from app.profile_methods import POOLED
 from app.stages import Stage, StageView, run_stages
 from app.store import RunStore
 from persona.data.comparisons import ComparisonTable
@@ -122,19 +122,20 @@ def _plan(work: _Work, names: Sequence[str], trials: dict[int, Trial]) -> list[S
 
 
 def _measure(work: _Work, name: str, trial: Trial, seed: int, view: StageView) -> None:
-    method, prepared = METHODS[name], work.prepared
+    method, prepared = feature_method(name), work.prepared
     features = features_for(prepared, trial.scale, method, work.device)
     began = time.perf_counter()
-    profile = method.fit(material_for(trial.split.train, features, trial.scale, method, seed))
+    profile = method.fit(material_for(prepared, trial.split.train, features, trial.scale, method, seed=seed))
     seconds = time.perf_counter() - began
     scores, facts = measure_profile(profile, prepared, trial, features, sizes=work.config.context, seed=seed)
     save_scores(view.folder, scores, {**facts, "fit_seconds": seconds})
 
 
 def _keep(work: _Work, name: str, view: StageView) -> None:
-    method, scale = METHODS[name], whole_scale(work.prepared, work.config)
+    method, scale = feature_method(name), whole_scale(work.prepared, work.config)
     features = features_for(work.prepared, scale, method, work.device)
-    profile = method.fit(material_for(work.prepared.indexed.table, features, scale, method, work.config.seed))
+    table, seed = work.prepared.indexed.table, work.config.seed
+    profile = method.fit(material_for(work.prepared, table, features, scale, method, seed=seed))
     save_profile(profile, view.folder)
     write_json(view.folder / FACTS, {"reads": method.reads})
 

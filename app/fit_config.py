@@ -42,6 +42,8 @@ class FitConfig(BaseModel):
     target_prompts: Share = 0.25
     # Share of prompts kept for what unseen users show; 0 lets them show answers to prompts of training.
     context_prompts: Annotated[float, Field(ge=0, lt=1)] = 0.25
+    # Whether prompts that nearly repeat one another come into one part of a split.
+    group_near_duplicates: bool = False
     # Optimiser steps of methods that train a language model.
     steps: Annotated[int, Field(ge=1)] = STEPS
     # Language model that methods over texts read with: "nano", an id or a folder.

@@ -11,11 +11,15 @@ from torch import Tensor
 
 from app.errors import ConfigError
 from app.fit_config import FitConfig
+from app.fit_contexts import number_contexts
+from app.fit_objectives import usable_scores
 from app.profile_features import FeatureScale, Named, RawFeatures, build_features, standardise_attributes
-from app.profile_methods import Material, Method
+from app.profile_methods import Contexts, Material, Method
 from persona.data import IndexedComparisons, PreferenceSplit
 from persona.data import split_users_and_prompts as split_table
 from persona.data.comparisons import ComparisonTable
+from persona.data.duplicates import prompt_groups
+from persona.data.preferences import Preferences
 from persona.data.readers.detect import read_preferences
 from persona.data.readers.options import ReadOptions
 from persona.data.report import DataReport
@@ -34,6 +38,8 @@ class Prepared(NamedTuple):
     named: Measured attributes of the replies.
     judged: For each comparison `SINGLE`, `AGREED` or `CONTROVERSIAL`. Shape (M,).
     facts: For the report, as JSON can hold it.
+    contexts: Criteria of the comparisons, where the data name some.
+    prompt_groups: Group of near duplicates of each prompt, where these are to stay together. Shape (Q,).
     """
 
     indexed: IndexedComparisons
@@ -41,6 +47,8 @@ class Prepared(NamedTuple):
     named: Named
     judged: NDArray[np.int64]
     facts: dict[str, Any]
+    contexts: Contexts | None = None
+    prompt_groups: NDArray[np.int64] | None = None
 
 
 class Trial(NamedTuple):
@@ -70,7 +78,8 @@ def prepare(config: FitConfig, cache: Path | None = None) -> Prepared:
         DataError: The file does not hold comparisons (the message has the rows), or there are no such features.
     """
     parse_features(config.features)
-    indexed, found = read_strict(config.data, columns=config.columns)
+    read = read_strict(config.data, columns=config.columns)
+    indexed, found, objectives = read.comparisons, read.report, usable_scores(read)
     users = len(indexed.table.user_ids)
     if users < LEAST_USERS:
         raise ConfigError(
@@ -84,17 +93,28 @@ def prepare(config: FitConfig, cache: Path | None = None) -> Prepared:
         config.features,
         cache=cache,
         device=config.device,
+        scores=objectives.scores,
     )
     named = standardise_attributes(raw.attributes)
     judged = judge_pairs(indexed.table)
-    facts = {"data": _describe(indexed, judged, found), "constant_attributes": list(named.constant)}
-    return Prepared(indexed, raw, named, judged, facts)
+    facts = {
+        "data": _describe(indexed, judged, found),
+        "constant_attributes": list(named.constant),
+        "objectives": {
+            "scores": [] if objectives.scores is None else list(objectives.scores.names),
+            "unknown": objectives.unknown,
+            "unread": objectives.reason,
+        },
+    }
+    contexts = number_contexts(read.contexts or (), config.features, cache=cache, device=config.device)
+    groups = prompt_groups(indexed.prompts) if config.group_near_duplicates else None
+    return Prepared(indexed, raw, named, judged, facts, contexts, groups)
 
 
 def read_strict(
     path: str | Path, *, columns: Mapping[str, str] | None = None, user: str | None = None
-) -> tuple[IndexedComparisons, DataReport]:
-    """The strict choices of a file as arrays, and what it held and what was left out.
+) -> Preferences:
+    """The strict choices of a file as arrays, with scores of the replies, what it held and what was left out.
 
     Args:
         path: File or folder of any known layout.
@@ -117,7 +137,11 @@ def read_strict(
         raise ConfigError(
             f"The comparisons must hold choices; got {read.report.ties} ties alone in {path}. Give choices."
         )
-    return replace(read.comparisons, table=strict), read.report
+    kept = np.flatnonzero(~read.comparisons.table.is_tie)
+    contexts = None if read.contexts is None else tuple(read.contexts[row] for row in kept)
+    return replace(
+        read, comparisons=replace(read.comparisons, table=strict), strength=None, contexts=contexts
+    )
 
 
 def judge_pairs(table: ComparisonTable) -> NDArray[np.int64]:
@@ -158,6 +182,7 @@ def split_trial(prepared: Prepared, config: FitConfig, seed: int) -> Trial:
         test_users=config.test_users,
         target_prompts=config.target_prompts,
         context_prompts=config.context_prompts,
+        prompt_groups=prepared.prompt_groups,
     )
     judged = prepared.judged[_rows_of(split.target, table)]
     replies = np.unique(np.concatenate([split.train.chosen, split.train.rejected]))
@@ -177,9 +202,18 @@ def features_for(prepared: Prepared, scale: FeatureScale, method: Method, device
 
 
 def material_for(
-    table: ComparisonTable, features: Tensor, scale: FeatureScale, method: Method, seed: int
+    prepared: Prepared,
+    table: ComparisonTable,
+    features: Tensor,
+    scale: FeatureScale,
+    method: Method,
+    *,
+    seed: int,
 ) -> Material:
-    """What a method is fitted on, `features` being what it reads."""
+    """What a method is fitted on: a part of the table, and `features`, what it reads of every reply."""
+    contexts = prepared.contexts
+    if contexts is not None:
+        contexts = contexts._replace(rows=contexts.rows[_rows_of(table, prepared.indexed.table)])
     return Material(
         table,
         features,
@@ -187,6 +221,7 @@ def material_for(
         prompt_dim=scale.prompts.dim if method.reads.endswith("prompts") else 0,
         length_column=scale.length_column,
         objectives=scale.objectives,
+        contexts=contexts,
     )
 
 

@@ -1,18 +1,24 @@
 """Every method that `persona fit` compares: those over features and those that read texts."""
 
 from app.errors import ConfigError
+from app.fit_contexts import CONTEXT_METHODS
 from app.fit_text_methods import TEXT_METHODS, TextMethod
 from app.profile_methods import METHODS, POOLED, Method
 
 
 def method_names() -> list[str]:
     """The names that people type."""
-    return [*METHODS, *TEXT_METHODS]
+    return [*METHODS, *CONTEXT_METHODS, *TEXT_METHODS]
+
+
+def feature_method(name: str) -> Method:
+    """The method over features of that name, which `check_methods` has let pass."""
+    return CONTEXT_METHODS[name] if name in CONTEXT_METHODS else METHODS[name]
 
 
 def find_method(name: str) -> Method | TextMethod:
     """The method of that name, which `check_methods` has let pass."""
-    return TEXT_METHODS[name] if name in TEXT_METHODS else METHODS[name]
+    return TEXT_METHODS[name] if name in TEXT_METHODS else feature_method(name)
 
 
 def check_methods(names: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from app.fit_measures import measure_methods
 from app.fit_methods import find_method
 from app.fit_scores import FACTS, FAILED, KEPT, Scores, lens_pairs, read_scores, stage_name
 from app.fit_terminal import print_fit
-from app.profile_features import prompt_text
+from app.profile_features import prompt_text, scores_of_pair
 from app.profile_methods import POOLED
 from app.store import RECORD, RunStore
 from persona.data.duplicates import prompt_overlap
@@ -239,6 +239,7 @@ def _pool(prepared: Prepared, config: FitConfig) -> Report:
     """Pairs that were judged, with their texts: what attributes are read through, and what may be asked next."""
     indexed = prepared.indexed
     pairs = lens_pairs(indexed.table, config.seed)
+    scores = prepared.raw.scores
     return {
         "features": list(config.features),
         "pairs": [
@@ -246,6 +247,7 @@ def _pool(prepared: Prepared, config: FitConfig) -> Report:
                 "prompt": prompt_text(indexed.prompts[indexed.reply_prompts[first]]),
                 "first": indexed.replies[first],
                 "second": indexed.replies[second],
+                "scores": scores_of_pair(scores, first, second),
             }
             for first, second in pairs
         ],

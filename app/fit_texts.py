@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from app.profile_features import prompt_text
+from app.quiet import quiet_libraries
 from persona.data import IndexedComparisons
 from persona.policy.language_model import LanguageModel, load_language_model
 from persona.recipes.few_shot_tasks import ReplyTexts
@@ -49,6 +50,7 @@ def open_reader(indexed: IndexedComparisons, model: str, device: str) -> Reader:
 @lru_cache(maxsize=1)
 def load_base(model: str, device: str) -> LanguageModel:
     """The language model that a method reads with, loaded once."""
+    quiet_libraries()
     return load_language_model(model, device=device)
 
 

@@ -130,13 +130,19 @@ def facts_of(report: Report) -> list[str]:
     if near["near_training"] or near["near_context"]:
         found.append(
             f"Of the first split's {near['targets']:,} target prompts, {near['near_training']:,} nearly repeat one of "
-            f"training and {near['near_context']:,} one of the contexts: as new as they seem, they are not."
+            f"training and {near['near_context']:,} one of the contexts: as new as they seem, they are not. "
+            "--group-near-duplicates keeps such prompts in one part."
         )
     if data["ties"]:
-        found.append(f"{_count(data['ties'], 'tie')} are not used: methods learn from choices alone.")
+        share = show_value(data["ties"] / (data["ties"] + data["comparisons"]), "share")
+        found.append(
+            f"{_count(data['ties'], 'tie')}, {share} of what was judged, left out: all methods learn from choices "
+            "alone, and are compared by who wins, on the same rows."
+        )
     if data["contradictions"]:
         found.append(f"{data['contradictions']:,} choices contradict another one by the same user.")
     found += data["notes"]
+    found += _objectives(report)
     if report["cut_replies"]:
         found.append(
             f"Of {report['cut_replies']:,} replies, which are long, methods over texts read only the beginning."
@@ -150,6 +156,19 @@ def facts_of(report: Report) -> list[str]:
         for left in report["left_out"]
     ]
     return found
+
+
+def _objectives(report: Report) -> list[str]:
+    """Where methods over named attributes take these from."""
+    told = report["objectives"]
+    if told["unread"]:
+        return [f"The data's scores are not read as objectives: {told['unread']}."]
+    if not told["scores"]:
+        return []
+    found = f"Methods over named attributes (direction, pro) read the data's own scores: {', '.join(told['scores'])}"
+    some = f"; {_count(told['unknown'], 'reply')} without one of them" if told["unknown"] else ""
+    some = some.replace("replys", "replies")
+    return [f"{found}{some}{' count as average' if some else ''}."]
 
 
 def _who_serves_best(report: Report) -> list[str]:

@@ -37,17 +37,57 @@ ATTRIBUTE_NAMES = (*ATTRIBUTES, *_FROM_SURFACE)
 """Every named attribute that is measured here."""
 
 
+class ReplyScores(NamedTuple):
+    """Scores of replies by objective, which the data bring along.
+
+    names: Of the objectives.
+    values: NaN where one is unknown. Shape (N, S).
+    """
+
+    names: tuple[str, ...]
+    values: NDArray[np.float64]
+
+
+def scores_of_pair(
+    scores: ReplyScores | None, first: int, second: int
+) -> dict[str, tuple[float | None, float | None]]:
+    """Scores of two replies by objective, as JSON can hold them: None where one is unknown."""
+    if scores is None:
+        return {}
+    one, other = (
+        [float(value) if np.isfinite(value) else None for value in scores.values[row]]
+        for row in (first, second)
+    )
+    return dict(zip(scores.names, zip(one, other, strict=True), strict=True))
+
+
+def scores_from_pairs(
+    pairs: Sequence[Mapping[str, Sequence[float | None]]], names: Sequence[str]
+) -> ReplyScores:
+    """Those objectives of the replies of pairs, one pair's two after another's; NaN where a pair lacks one."""
+    missing = (None, None)
+    rows = [[pair.get(name, missing)[side] for name in names] for pair in pairs for side in (0, 1)]
+    return ReplyScores(tuple(names), np.array(rows, dtype=np.float64).reshape(len(rows), len(names)))
+
+
 class RawFeatures(NamedTuple):
     """Raw features by block.
 
     replies: Shapes (N, H).
     prompts: Of the prompts alone. Shapes (Q, H).
     attributes: Named attributes of the replies as measured, in the order of `ATTRIBUTE_NAMES`. Shape (N, A).
+    scores: The data's own scores, which methods over attributes read instead; None where there are none.
     """
 
     replies: Raw
     prompts: Raw
     attributes: NDArray[np.float64]
+    scores: ReplyScores | None = None
+
+    @property
+    def objectives(self) -> ReplyScores:
+        """What methods over attributes read: the data's own scores, else the measured attributes."""
+        return ReplyScores(ATTRIBUTE_NAMES, self.attributes) if self.scores is None else self.scores
 
 
 class Named(NamedTuple):
@@ -71,6 +111,7 @@ def build_features(
     *,
     cache: Path | None = None,
     device: str = "auto",
+    scores: ReplyScores | None = None,
 ) -> RawFeatures:
     """Raw features of every reply and every prompt.
 
@@ -81,6 +122,7 @@ def build_features(
         names: What to compute: surface, relation, encoder=MODEL, states=MODEL.
         cache: Folder for states of models; None computes them anew.
         device: Where models run.
+        scores: The data's own scores of the replies.
 
     Raises:
         DataError: A name is not known.
@@ -88,7 +130,7 @@ def build_features(
     spec = parse_features(names, cache=cache, device=device)
     asked = [prompt_text(prompt) for prompt in prompts]
     blocks = spec.compute([asked[row] for row in reply_prompts], replies)
-    return RawFeatures(blocks, spec.of_prompts(asked), measure_attribute_values(replies))
+    return RawFeatures(blocks, spec.of_prompts(asked), measure_attribute_values(replies), scores)
 
 
 def prompt_text(prompt: Any) -> str:
@@ -133,8 +175,9 @@ class FeatureScale:
         names: What was computed, as `build_features` takes it.
         replies: Of the blocks of replies.
         prompts: Of the blocks of prompts.
-        objectives: Named attributes that vary among the training replies.
-        attributes: Of those attributes.
+        objectives: Named attributes, or scores of the data, that vary among the training replies.
+        attributes: Of those.
+        is_scored: Whether they are scores of the data.
     """
 
     names: tuple[str, ...]
@@ -142,6 +185,7 @@ class FeatureScale:
     prompts: Featurizer
     objectives: tuple[str, ...]
     attributes: AttributeScale
+    is_scored: bool = False
 
     @classmethod
     def fit(
@@ -166,11 +210,11 @@ class FeatureScale:
             )
             for part in parts
         ]
-        seen = raw.attributes[replies]
-        varies = np.ptp(seen, axis=0) > 0
-        objectives = tuple(name for name, kept in zip(ATTRIBUTE_NAMES, varies, strict=True) if kept)
-        scale = AttributeScale(seen[:, varies].mean(0), seen[:, varies].std(0))
-        return cls(tuple(names), fitted[0], fitted[1], objectives, scale)
+        known, seen = raw.objectives.names, raw.objectives.values[replies]
+        varies = np.array([len(np.unique(column[np.isfinite(column)])) > 1 for column in seen.T])
+        objectives = tuple(name for name, kept in zip(known, varies, strict=True) if kept)
+        scale = AttributeScale(np.nanmean(seen[:, varies], axis=0), np.nanstd(seen[:, varies], axis=0))
+        return cls(tuple(names), fitted[0], fitted[1], objectives, scale, raw.scores is not None)
 
     @property
     def columns(self) -> list[str]:
@@ -197,15 +241,29 @@ class FeatureScale:
 
         Returns:
             Shape (N, D) or (N, D + E), float32.
+
+        Raises:
+            DataError: The scores that are read are not there.
         """
         if reads.startswith("attributes"):
-            places = [ATTRIBUTE_NAMES.index(name) for name in self.objectives]
-            own = torch.from_numpy(self.attributes(raw.attributes[:, places])).float()
+            own = torch.from_numpy(self._objectives(raw)).float()
         else:
             own = self.replies.transform(raw.replies)
         if not reads.endswith("prompts"):
             return own
         return torch.cat([own, self.prompts.transform(raw.prompts)[torch.from_numpy(reply_prompts)]], dim=1)
+
+    def _objectives(self, raw: RawFeatures) -> NDArray[np.float64]:
+        """Attributes or scores, standardised; an unknown score counts as the average. Shape (N, A)."""
+        found = raw.objectives
+        missing = [name for name in self.objectives if name not in found.names]
+        if missing or self.is_scored == (raw.scores is None):
+            raise DataError(
+                f"Replies must bring the scores {', '.join(self.objectives)} along, to which the method was fitted; "
+                f"got {', '.join(found.names if raw.scores else ()) or 'none'}. Add them in a column `scores`."
+            )
+        values = found.values[:, [found.names.index(name) for name in self.objectives]]
+        return np.asarray(self.attributes(np.where(np.isfinite(values), values, self.attributes.mean)))
 
     def save(self, folder: Path) -> None:
         """Write the scales into `folder`, those of prompts into a folder of theirs."""
@@ -215,7 +273,7 @@ class FeatureScale:
             "mean": torch.from_numpy(self.attributes.mean),
             "std": torch.from_numpy(self.attributes.std),
         }
-        facts = {"names": list(self.objectives)}
+        facts = {"names": list(self.objectives), "is_scored": self.is_scored}
         save_artefact(folder, _ATTRIBUTES, kind=_ATTRIBUTES_KIND, tensors=tensors, facts=facts)
 
     @classmethod
@@ -228,13 +286,13 @@ class FeatureScale:
         replies, prompts = (Featurizer.load(place, columns=COLUMNS) for place in (folder, folder / _PROMPTS))
         tensors, facts = load_artefact(folder, _ATTRIBUTES, kind=_ATTRIBUTES_KIND)
         unknown = [name for name in facts["names"] if name not in ATTRIBUTE_NAMES]
-        if unknown:
+        if unknown and not facts.get("is_scored"):
             raise DataError(
                 f"`{folder}` must hold attributes that this version measures; got {', '.join(unknown[:3])}. Fit the "
                 "profiles again."
             )
         scale = AttributeScale(tensors["mean"].numpy(), tensors["std"].numpy())
-        return cls(tuple(names), replies, prompts, tuple(facts["names"]), scale)
+        return cls(tuple(names), replies, prompts, tuple(facts["names"]), scale, bool(facts.get("is_scored")))
 
 
 def _wide(blocks: Raw) -> dict[str, int]:

@@ -11,6 +11,7 @@ from app.files import read_json
 from persona.artefacts import load_artefact, save_artefact
 from persona.profiles import Profile, particles
 from persona.profiles.amortised import AmortisedProfile
+from persona.profiles.criteria import CriteriaProfile
 from persona.profiles.general_preference import GeneralPreferenceProfile
 from persona.profiles.hierarchical_bayes import HierarchicalBayes, LengthRule
 from persona.profiles.inferred_direction import InferredDirection
@@ -68,6 +69,7 @@ LOADERS: Mapping[str, Load] = {
     "mixture of rewards": MixtureOfRewards.load,
     "inferred direction": InferredDirection.load,
     "prompt weights": PromptWeights.load,
+    "criteria profile": CriteriaProfile.load,
     particles.KIND: particles.Particles.load,
 }
 

@@ -7,6 +7,8 @@ texts stand in `app.fit_text_methods`.
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from app.errors import ConfigError
@@ -30,6 +32,19 @@ POOLED = "pooled"
 """The method that the others are compared with; it always takes part."""
 
 
+class Contexts(NamedTuple):
+    """The criteria by which comparisons were judged.
+
+    texts: Z criteria.
+    rows: Criterion of each comparison, -1 where none is named. Shape (M,).
+    features: Of the criteria's texts. Shape (Z, C).
+    """
+
+    texts: tuple[str, ...]
+    rows: NDArray[np.int64]
+    features: Tensor
+
+
 class Material(NamedTuple):
     """What a method learns from.
 
@@ -40,6 +55,7 @@ class Material(NamedTuple):
     prompt_dim: Number of those last columns; 0 for methods that do not read prompts.
     length_column: Column that holds the length of a reply; None where the features have none.
     objectives: Names of the columns, for methods that read attributes.
+    contexts: Criteria of the comparisons of `table`; None where the data name none.
     """
 
     table: ComparisonTable
@@ -48,6 +64,7 @@ class Material(NamedTuple):
     prompt_dim: int = 0
     length_column: int | None = None
     objectives: tuple[str, ...] = ()
+    contexts: Contexts | None = None
 
 
 class Method(NamedTuple):

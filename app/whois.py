@@ -1,6 +1,7 @@
 """`persona whois`: one user in words and numbers, with the doubt, the choices behind it and a next question."""
 
 import json
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,18 +14,21 @@ from rich.console import Console
 from app.errors import ConfigError, StoreError
 from app.files import read_json
 from app.fit_data import read_strict
+from app.fit_methods import feature_method
 from app.fit_report import POOL_JSON, PROFILES, PROFILES_JSON
 from app.fit_text_methods import TEXT_METHODS, load_text_profile
 from app.fit_texts import as_question, cut_texts
 from app.profile_features import (
     FeatureScale,
+    ReplyScores,
     build_features,
     measure_attribute_values,
     prompt_text,
+    scores_from_pairs,
+    scores_of_pair,
     standardise_attributes,
 )
 from app.profile_files import load_profile
-from app.profile_methods import METHODS
 from app.profile_portrait import Portrait, Question, draw_portrait, next_questions
 from app.profile_texts import (
     PAIRS,
@@ -36,6 +40,7 @@ from app.profile_texts import (
 )
 from app.profile_wishes import build_lens
 from app.whois_words import print_portrait
+from persona.data.preferences import Preferences
 from persona.profiles.shots import Shot
 from persona.types import ReplyPairs
 
@@ -62,11 +67,12 @@ class Ask(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """Two replies to one prompt; of a choice, the first is the preferred one."""
+    """Two replies to one prompt, with their scores by objective; of a choice, the first is the preferred one."""
 
     prompt: str
     first: str
     second: str
+    scores: Mapping[str, Sequence[float | None]] = {}
 
 
 class _Opened(NamedTuple):
@@ -124,7 +130,8 @@ def read_choices(path: Path, user: str | None) -> tuple[str, list[Pair]]:
         ConfigError: There is no such file or user, or several users and none named.
         DataError: The file cannot be used.
     """
-    indexed, _ = read_strict(path, user=user or NAMELESS)
+    read = read_strict(path, user=user or NAMELESS)
+    indexed, scores = read.comparisons, _scores(read)
     names = [indexed.user_ids[row] for row in indexed.table.user_ids]
     if user is None and len(names) > 1:
         raise ConfigError(
@@ -146,13 +153,15 @@ def read_choices(path: Path, user: str | None) -> tuple[str, list[Pair]]:
             prompt_text(indexed.prompts[table.prompts[row]]),
             indexed.replies[table.chosen[row]],
             indexed.replies[table.rejected[row]],
+            scores_of_pair(scores, table.chosen[row], table.rejected[row]),
         )
         for row in rows
     ]
 
 
 def _read_questions(path: Path) -> list[Pair]:
-    indexed, _ = read_strict(path, user=NAMELESS)
+    read = read_strict(path, user=NAMELESS)
+    indexed, scores = read.comparisons, _scores(read)
     table = indexed.table
     pairs = np.unique(np.sort(np.stack([table.chosen, table.rejected], axis=1), axis=1), axis=0)
     return [
@@ -160,9 +169,17 @@ def _read_questions(path: Path) -> list[Pair]:
             prompt_text(indexed.prompts[indexed.reply_prompts[one]]),
             indexed.replies[one],
             indexed.replies[two],
+            scores_of_pair(scores, one, two),
         )
         for one, two in pairs
     ]
+
+
+def _scores(read: Preferences) -> ReplyScores | None:
+    """The scores of a file's replies; it is read for one user, so nothing can be said of who gave them."""
+    if not read.scores:
+        return None
+    return ReplyScores(tuple(read.scores), np.stack(list(read.scores.values()), axis=1))
 
 
 def _open(folder: Path, method: str | None) -> _Opened:
@@ -202,8 +219,10 @@ def _look(opened: _Opened, choices: list[Pair], candidates: list[Pair]) -> tuple
     row = {prompt: place for place, prompt in enumerate(prompts)}
     replies = [text for pair in pairs for text in (pair.first, pair.second)]
     owner = np.repeat([row[pair.prompt] for pair in pairs], 2)
-    raw = build_features(replies, prompts, owner, opened.scale.names)
-    features = opened.scale.matrix(raw, owner, METHODS[opened.method].reads)
+    raw = build_features(
+        replies, prompts, owner, opened.scale.names, scores=_needed_scores(opened, choices, pairs)
+    )
+    features = opened.scale.matrix(raw, owner, feature_method(opened.method).reads)
     shown = slice(0, 2 * len(opened.pool))
     named = standardise_attributes(raw.attributes[shown])
     profile = load_profile(opened.folder)
@@ -218,6 +237,14 @@ def _look(opened: _Opened, choices: list[Pair], candidates: list[Pair]) -> tuple
         rest = slice(own.stop, None)
         questions = next_questions(profile, profile.encode(context), first[rest], second[rest])
     return portrait, questions[:SHOWN_QUESTIONS]
+
+
+def _needed_scores(opened: _Opened, choices: list[Pair], pairs: list[Pair]) -> ReplyScores | None:
+    """The scores that methods were fitted to, but for objectives that no choice has: reading those is refused."""
+    if not opened.scale.is_scored:
+        return None
+    names = [name for name in opened.scale.objectives if any(name in pair.scores for pair in choices)]
+    return scores_from_pairs([pair.scores for pair in pairs], names)
 
 
 def _look_at_texts(

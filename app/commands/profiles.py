@@ -21,7 +21,8 @@ def fit(
         str | None,
         typer.Option(
             help="Among pooled, length, logistic, hierarchical, particles, reward-features, vpl, vpl-amortised, "
-            "vpl-paper, pal, pal-prompt, gpm, micro, direction, pro; through a language model, in minutes: fspo, "
+            "vpl-paper, pal, pal-prompt, gpm, micro, direction and pro (which read scores of the data), "
+            "context-aware (which reads a column context), and, through a language model, in minutes, fspo, "
             "in-context-prompt, user-tokens."
         ),
     ] = None,
@@ -37,6 +38,10 @@ def fit(
     context_prompts: Annotated[
         float, typer.Option(help="Share of prompts kept for what unseen users show; 0: those of training.")
     ] = 0.25,
+    group_near_duplicates: Annotated[
+        bool,
+        typer.Option("--group-near-duplicates", help="Keep prompts that nearly repeat one another together."),
+    ] = False,
     steps: Annotated[
         int | None, typer.Option(help="Training steps of methods that train a language model; 150.")
     ] = None,
@@ -67,6 +72,7 @@ def fit(
                 "test_users": test_users,
                 "target_prompts": target_prompts,
                 "context_prompts": context_prompts,
+                "group_near_duplicates": group_near_duplicates,
                 "steps": steps,
                 "model": model,
                 "device": device,

@@ -12,7 +12,7 @@ from plotly.offline import get_plotlyjs
 from app.errors import ConfigError, StoreError
 from app.fit_report import PROFILES_HTML
 from app.fit_scores import read_scores
-from app.fit_words import _what_it_minds, diagnostics_meanings
+from app.fit_words import _what_it_minds, diagnostics_meanings, facts_of
 from app.headlines import show
 from app.profile_files import load_profile
 from app.profile_methods import METHODS, Material, Method
@@ -108,6 +108,13 @@ def test_diagnostics_stand_beside_the_accuracy_with_their_meaning(done: Finished
     for meaning in diagnostics_meanings(done.report):
         assert meaning.split(":")[0] in text
     assert show(own["label_flip"], "metric") in text
+
+
+@pytest.mark.integration
+def test_ties_are_counted_with_the_reason_why_they_are_left_out(done: FinishedFit) -> None:
+    data = {**done.report["data"], "ties": 300}
+    said = " ".join(facts_of({**done.report, "data": data}))
+    assert "300 ties, 20.0 % of what was judged, left out: all methods learn from choices alone" in said
 
 
 def test_a_best_method_that_does_not_mind_who_won_is_told() -> None:

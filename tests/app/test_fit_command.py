@@ -22,12 +22,13 @@ def test_fit_gets_its_configuration_and_folder(monkeypatch: pytest.MonkeyPatch) 
     calls: Calls = []
     monkeypatch.setattr("app.fit.fit", lambda *args, **kwargs: calls.append((args, kwargs)))
     options = "--methods vpl,pooled --features surface,relation --seeds 4 --context 0,8 --test-users 0.3 --device cpu"
-    options += " --steps 9 --model m"
+    options += " --steps 9 --model m --group-near-duplicates"
     assert call("fit", "c.jsonl", "--out", "here", "--resume", *options.split()) == (0, "")
     (config, out), given = calls[0]
     assert config == FitConfig(
         data="c.jsonl", methods=("vpl", "pooled"), features=("surface", "relation"), seeds=(4,), context=(0, 8),
         test_users=0.3, device="cpu", steps=9, model="m",
+        group_near_duplicates=True,
     )  # fmt: skip
     assert (out, given["resume"]) == (Path("here"), True)
 

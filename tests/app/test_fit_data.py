@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from app.errors import ConfigError
 from app.fit_config import FitConfig, build_fit_config
-from app.fit_data import AGREED, CONTROVERSIAL, SINGLE, judge_pairs, split_trial
+from app.fit_data import AGREED, CONTROVERSIAL, SINGLE, judge_pairs, prepare, split_trial
 from app.fit_data import Prepared as Data
 from app.profile_features import (
     FeatureScale,
@@ -14,8 +16,9 @@ from app.profile_features import (
 )
 from persona.data import check_comparisons, index_comparisons
 from persona.data.comparisons import ComparisonTable
+from persona.data.duplicates import prompt_overlap
 from persona.features import SURFACE_NAMES
-from tests.helpers.choices_file import choices
+from tests.helpers.choices_file import choices, write_choices
 
 
 def prepared(**sizes: int) -> Data:
@@ -95,3 +98,23 @@ def test_attributes_that_do_not_vary_are_named_and_left_out() -> None:
 def test_options_that_do_not_fit_are_told(options: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         build_fit_config({"data": "d", **options, "methods": None})
+
+
+def test_near_duplicates_can_be_kept_in_one_part(tmp_path: Path) -> None:
+    rows = choices(users=24, comparisons=30)
+    for row in rows:
+        # Prompts come in pairs of near duplicates, and pairs have no word in common.
+        number = int(row["prompt"].split()[-1].strip("?"))
+        row["prompt"] = (
+            " ".join(f"w{number // 2}x{place}" for place in range(8))
+            + "!" * (number % 2)
+            + " please" * (number % 2)
+        )
+    data = str(write_choices(tmp_path / "c.jsonl", rows))
+    near = {}
+    for grouped in (False, True):
+        config = FitConfig(data=data, group_near_duplicates=grouped, device="cpu")
+        made = prepare(config)
+        overlap = prompt_overlap(split_trial(made, config, 0).split, made.indexed.prompts)
+        near[grouped] = overlap.near_training + overlap.near_context
+    assert near[False] > 0 and near[True] == 0
