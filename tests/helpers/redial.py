@@ -20,7 +20,9 @@ def redial_chats(path: Path) -> Iterator[dict[str, Any]]:
     with gzip.open(path, "rt", encoding="utf-8") as file:
         for line in file:
             saved = json.loads(line)
-            titles = {key: _SPACES.sub(" ", name) for key, name in (saved["movieMentions"] or {}).items() if name}
+            titles = {
+                key: _SPACES.sub(" ", name) for key, name in (saved["movieMentions"] or {}).items() if name
+            }
             answers = saved["initiatorQuestions"] or {}
             messages = []
             for message in saved["messages"]:

@@ -111,6 +111,24 @@ def test_same_seed_gives_the_same_report() -> None:
     assert one == other
 
 
+@pytest.mark.statistical
+def test_the_same_people_are_never_refused() -> None:
+    found: list[str] = []
+    for seed in range(8):
+        sides = [Evidence(table(2 * seed + n, 60)) for n in (0, 1)]
+        found += answers(audit_simulator(sides[1], sides[0], accept_level=1, seed=seed)).values()
+    assert Answer.NO not in found
+
+
+@pytest.mark.statistical
+def test_a_twentieth_of_reactions_given_away_is_too_much_to_train_against() -> None:
+    one = table(1)
+    given = np.random.default_rng(0).random(len(one)) < 0.05
+    one.loc[given, "level"] = 4
+    found = answers(audit_simulator(Evidence(one), Evidence(table(0)), accept_level=1))
+    assert found[TRAIN] == Answer.NO and found[RANK] == Answer.YES
+
+
 @pytest.mark.parametrize(
     ("found", "answer", "standing"),
     [

@@ -2,7 +2,9 @@
 
 import itertools
 import math
+import os
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,10 @@ from simulators.faithfulness.stated import GENRES
 from simulators.faithfulness.user_errors import speaks_as_agent
 from simulators.faithfulness.word_measures import diversity_part
 from tests.helpers.film_evidence import film_dialogues
+from tests.helpers.redial import redial_chats
 
+SHARED = Path(os.environ.get("PERSONA_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+REDIAL = SHARED / "conversations" / "redial_dialogues_valid.jsonl.gz"
 THINGS = Vocabulary({"comedy", "horror", "science fiction", "war"})
 
 
@@ -240,3 +245,12 @@ def test_transcripts_keep_levels_stars_and_facts() -> None:
 def test_dialogues_that_make_no_sense_are_refused(saved: dict[str, Any], said: str) -> None:
     with pytest.raises(FaithfulnessError, match=said):
         read_dialogue(saved, max_level=4)
+
+
+@pytest.mark.skipif(not REDIAL.is_file(), reason="no ReDial in the folder that PERSONA_TEST_DATA names")
+def test_people_who_seek_films_hardly_speak_as_agents_and_recommenders_do() -> None:
+    found = [read_dialogue(saved, max_level=4) for saved in redial_chats(REDIAL)]
+    seekers = [any(map(speaks_as_agent, dialogue.said)) for dialogue in found]
+    recommenders = [any(speaks_as_agent(reply.text) for reply in dialogue.replies) for dialogue in found]
+    assert len(found) == 1000 and np.mean(seekers) < 0.03 < 0.4 < np.mean(recommenders)
+    assert np.mean([bool(contradictions(dialogue, Vocabulary(GENRES))) for dialogue in found]) < 0.01
