@@ -13,6 +13,7 @@ from simulators.errors import CatalogueError, UnknownUserError, WorldError
 from simulators.world.catalogue import Catalogue
 from simulators.world.choice import NestedChoice
 from simulators.world.population import Truth
+from simulators.world.wishes import draw_wishes
 
 REPLY_SHIFT = 0.5
 """Logits that one unit of reply utility adds to each step of interest."""
@@ -22,9 +23,6 @@ FAME_WEIGHT, SEARCH_WEIGHT = 0.7, 0.8
 
 SATISFACTION = (1.9, 0.5, 0.8, 0.35)
 """Stars at average utilities, stars a unit of item and of reply utility, scale of the logistic noise."""
-
-WISH_SHARPNESS = 1.5
-"""Logits of a wish for each standard deviation of taste among the genres or moods."""
 
 
 class Oracle:
@@ -176,21 +174,7 @@ class Oracle:
         """
         u = self._users(users)
         draws = self._uniforms(uniforms, len(u))
-        features = self._catalogue.features
-        genre_columns, mood_columns = self._columns("genre"), self._columns("mood")
-        wishes: list[dict[str, str]] = [{} for _ in u]
-        if not len(genre_columns):
-            return wishes
-        counts = features[:, genre_columns].sum(axis=0)
-        genre, draws = _draw_column(self._liking(u, genre_columns) + 0.5 * _log_counts(counts), draws)
-        for wish, column in zip(wishes, genre_columns[genre], strict=True):
-            wish["genre"] = self._catalogue.feature_names[column].partition("=")[2]
-        if len(mood_columns):
-            together = features[:, genre_columns].T @ features[:, mood_columns]
-            mood, _ = _draw_column(self._liking(u, mood_columns) + 0.5 * _log_counts(together[genre]), draws)
-            for wish, column in zip(wishes, mood_columns[mood], strict=True):
-                wish["mood"] = self._catalogue.feature_names[column].partition("=")[2]
-        return wishes
+        return draw_wishes(self._catalogue, self._truth.taste[u], self._truth.taste, draws)
 
     def browsing_logits(self, users: ArrayLike) -> NDArray[np.float32]:
         """How much likelier than another each film is to come before each user's eyes when browsing. Shape (B, I).
@@ -202,17 +186,6 @@ class Oracle:
         utility = (utility - np.float32(self._mean)) / np.float32(self._deviation)
         fame = np.log(self._truth.popularity).astype(np.float32)
         return np.asarray(FAME_WEIGHT * fame + SEARCH_WEIGHT * utility, np.float32)
-
-    def _columns(self, group: str) -> NDArray[np.int64]:
-        names = self._catalogue.feature_names
-        return np.array([c for c, name in enumerate(names) if name.startswith(f"{group}=")], np.int64)
-
-    def _liking(self, users: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Logits of wishing for each of some features, from the users' tastes. Shape (B, columns)."""
-        taste = self._truth.taste[:, columns].astype(np.float64)
-        spread = float(taste.std()) or 1.0
-        own = taste[users]
-        return np.asarray(WISH_SHARPNESS * (own - own.mean(axis=1, keepdims=True)) / spread)
 
     def _users(self, users: ArrayLike) -> NDArray[np.int64]:
         rows = np.asarray(users, np.int64)
@@ -253,22 +226,3 @@ def _logit(uniforms: NDArray[np.float64]) -> NDArray[np.float64]:
     inside = np.clip(uniforms, 1e-12, 1 - 1e-12)
     logits: NDArray[np.float64] = np.log(inside) - np.log1p(-inside)
     return logits
-
-
-def _log_counts(counts: ArrayLike) -> NDArray[np.float64]:
-    """log(count), and so low where there is none that it is never drawn."""
-    known = np.asarray(counts, np.float64)
-    return np.where(known > 0, np.log(np.maximum(known, 1.0)), -1e9)
-
-
-def _draw_column(
-    logits: NDArray[np.float64], uniforms: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """A column a row in proportion to exp(logits), and what is left of each uniform, uniform again."""
-    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
-    cumulative = np.cumsum(weights, axis=1) / weights.sum(axis=1, keepdims=True)
-    column = (uniforms[:, None] >= cumulative[:, :-1]).sum(axis=1)
-    rows = np.arange(len(column))
-    upper = cumulative[rows, column]
-    lower = np.where(column > 0, cumulative[rows, np.maximum(column - 1, 0)], 0.0)
-    return column, np.clip((uniforms - lower) / (upper - lower), 0.0, 1.0)

@@ -1,0 +1,19 @@
+"""Users learned from logs: choice scenes, fitted choice models, and rationales of choices."""
+
+from simulators.mirror.choice_model import ConditionalLogit, fit_choices, option_covariates
+from simulators.mirror.fitting import fit_levels
+from simulators.mirror.level_model import Effect, LevelModel
+from simulators.mirror.scenes import ChoiceScenes, place_uniformly, sampled_scenes, slate_scenes
+
+__all__ = [
+    "ChoiceScenes",
+    "ConditionalLogit",
+    "Effect",
+    "LevelModel",
+    "fit_choices",
+    "fit_levels",
+    "option_covariates",
+    "place_uniformly",
+    "sampled_scenes",
+    "slate_scenes",
+]

@@ -1,0 +1,168 @@
+"""Simulated users learned from a log: the fitted choice model decides, a chat model finds the words.
+
+Each simulation draws one person from what is believed about each user, and keeps to it through the dialogue: over
+seeds the levels are those of the fitted model, and within a seed a user is consistent. A log tells nothing of how a
+reply was worded, so wording neither pleases nor annoys these users, and the level is the only sign of satisfaction.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+from simulators.chat.model import ChatModel
+from simulators.errors import MirrorError
+from simulators.mirror.beliefs import Gaussians
+from simulators.mirror.level_model import LevelModel
+from simulators.randomness import keyed_seeds, keyed_uniforms
+from simulators.types import (
+    LEVELS,
+    SUCCESS_LEVEL,
+    Decision,
+    Dialogue,
+    Feedback,
+    ItemCard,
+    StopReason,
+    Utterance,
+)
+from simulators.users.film_viewers import open_dialogues, say_reactions
+from simulators.world.catalogue import Catalogue
+from simulators.world.wishes import draw_wishes
+
+_WISH, _LEVEL, _WORDS, _OPENING, _PERSON, _ITEM = range(200, 206)
+_IGNORED = 0
+
+
+class MirrorUsers:
+    """Users of a fitted `LevelModel`, ready to talk.
+
+    Args:
+        model: The fitted model, with the five levels of `simulators.types.LEVELS`.
+        catalogue: The films it was fitted on, which give the wishes their words.
+        chat: Finds the words.
+        patience: Ignored films after which a user leaves, at least 1; a log does not tell it.
+        max_turns: Turns after which a dialogue ends.
+
+    Raises:
+        MirrorError: The model has other levels or other items.
+    """
+
+    def __init__(
+        self,
+        model: LevelModel,
+        catalogue: Catalogue,
+        chat: ChatModel,
+        *,
+        patience: int = 4,
+        max_turns: int = 5,
+    ) -> None:
+        if model.n_levels != len(LEVELS) or model.features.shape != catalogue.features.shape:
+            raise MirrorError(
+                f"`model` must have {len(LEVELS)} levels and be fitted on the catalogue's features, "
+                f"{catalogue.features.shape}; got {model.n_levels} levels and {model.features.shape}. Fit it on a log "
+                "of this catalogue."
+            )
+        self._model = model
+        self._catalogue = catalogue
+        self._chat = chat
+        self._patience = patience
+        self._max_turns = max_turns
+
+    def open(self, users: Sequence[int], *, seed: int) -> list[Utterance]:
+        """What each user says first."""
+        seeds = keyed_seeds(seed, np.asarray(users), _OPENING)
+        return open_dialogues(self._chat, self._wishes(users, seed), seeds=seeds)
+
+    def decide(
+        self,
+        dialogues: Sequence[Dialogue],
+        cards: Sequence[ItemCard],
+        replies: Sequence[Utterance],
+        *,
+        seed: int,
+    ) -> list[Decision]:
+        """Decide about one film a row; the same user, turn and seed meet the same luck whatever is shown.
+
+        Args:
+            dialogues: As they stood before the reply; only the user and the number of turns matter.
+            cards: Item shown.
+            replies: Reply shown; not read.
+            seed: Seed of the simulation.
+        """
+        who = np.asarray([dialogue.user for dialogue in dialogues], np.int64)
+        when = np.asarray([len(dialogue.turns) for dialogue in dialogues], np.int64)
+        what = np.asarray([card.item for card in cards], np.int64)
+        utility = self._utility(who, what, seed)
+        levels = self._model.choice.sample(utility, keyed_uniforms(seed, who, when, _LEVEL))
+        return [
+            # Levels 0..4 on the scale of stars.
+            Decision(int(level), 1.0 + float(level), None, float(worth))
+            for level, worth in zip(levels, utility, strict=True)
+        ]
+
+    def react(
+        self,
+        dialogues: Sequence[Dialogue],
+        cards: Sequence[ItemCard],
+        replies: Sequence[Utterance],
+        *,
+        seed: int,
+    ) -> list[Feedback]:
+        """Decide about one film a dialogue and say so in words."""
+        users = [dialogue.user for dialogue in dialogues]
+        turns = [len(dialogue.turns) for dialogue in dialogues]
+        decisions = self.decide(dialogues, cards, replies, seed=seed)
+        stops = [self._stop(d, made) for d, made in zip(dialogues, decisions, strict=True)]
+        said = say_reactions(
+            self._chat,
+            self._wishes(users, seed),
+            cards,
+            replies,
+            decisions,
+            goes_on=[stop is None for stop in stops],
+            seeds=keyed_seeds(seed, np.asarray(users), np.asarray(turns), _WORDS),
+        )
+        return [
+            Feedback(
+                made.level,
+                made.satisfaction,
+                words,
+                # Who has decided to leave needs no words for it.
+                stop=StopReason.MODEL_FAILED if stop is None and words.failure else stop,
+            )
+            for made, words, stop in zip(decisions, said, stops, strict=True)
+        ]
+
+    def _utility(self, users: NDArray[np.int64], items: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+        """Utility of each film to the person that the seed drew for its user. Shape (B,)."""
+        weights = _draw(self._model.users, users, seed, _PERSON)
+        drawn = _draw(self._model.items, items, seed, _ITEM)
+        ones = np.ones((len(users), 1))
+        vectors = np.concatenate([self._model.features[items], drawn[:, :-1], ones], axis=1)
+        utility: NDArray[np.float64] = (weights * vectors).sum(axis=1) + drawn[:, -1]
+        return utility
+
+    def _wishes(self, users: Sequence[int], seed: int) -> list[Mapping[str, str]]:
+        who = np.asarray(users, np.int64)
+        tastes = _draw(self._model.users, who, seed, _PERSON)
+        draws = keyed_uniforms(seed, who, _WISH)
+        return [*draw_wishes(self._catalogue, tastes, self._model.users.mean, draws)]
+
+    def _stop(self, dialogue: Dialogue, made: Decision) -> StopReason | None:
+        if made.level >= SUCCESS_LEVEL:
+            return StopReason.ACCEPTED
+        ignored = sum(turn.feedback.level == _IGNORED for turn in dialogue.turns) + (made.level == _IGNORED)
+        if ignored >= self._patience:
+            return StopReason.OUT_OF_PATIENCE
+        return StopReason.MAX_TURNS if len(dialogue.turns) + 1 >= self._max_turns else None
+
+
+def _draw(held: Gaussians, which: NDArray[np.int64], seed: int, purpose: int) -> NDArray[np.float64]:
+    """One draw from the belief of each row, the same whenever the seed and the row are. Shape (B, D)."""
+    distinct, back = np.unique(which, return_inverse=True)
+    uniforms = keyed_uniforms(seed, distinct[:, None], np.arange(held.mean.shape[1]), purpose)
+    normal = ndtri(np.clip(uniforms, 1e-12, 1 - 1e-12))
+    root = np.linalg.cholesky(held.covariance[distinct])
+    drawn: NDArray[np.float64] = held.mean[distinct] + (root @ normal[..., None])[..., 0]
+    return drawn[back]
