@@ -88,7 +88,7 @@ def diagnostics_meanings(report: Report) -> list[str]:
         "users over the 10 % one; a policy that is trained on such rewards follows the loud ones.",
         f"Lost under another's comparisons: what remains of the accuracy after {last_size(report)} comparisons is not "
         "knowledge of the user if nothing is lost.",
-        "Active axes: directions along which beliefs about users really differ; none means that all users are one. "
+        "Active axes: directions along which beliefs about users really differ; 0 means that all users are one. "
         "Methods over texts have no such axes; their labels are flipped, and their loudness is taken, by log-odds.",
         *_what_ranking_means(report),
     ]
