@@ -161,12 +161,31 @@ def _round(state: _State, data: _Data) -> tuple[_State, float]:
     found = utilities(rows, features, state.users, state.items, data.by_user)
     pull = expected_pull(state.choice, rows, found.mean, found.variance)
     met = user_evidence(shown, features, state.items, state.population, state.gamma) if shown else None
-    users = update_users(rows, features, state.users, state.items, pull, data.by_user, state.population, met)
+    users = update_users(
+        rows,
+        features,
+        state.users,
+        state.items,
+        pull,
+        by_user=data.by_user,
+        prior=state.population,
+        other=met,
+    )
     found = utilities(rows, features, users, state.items, data.by_user)
     pull = expected_pull(state.choice, rows, found.mean, found.variance)
     prior = _item_prior(state, data.popularity)
     met = item_evidence(shown, features, users, state.items, state.population, state.gamma) if shown else None
-    items = update_items(rows, features, users, state.items, pull, found.loading, data.by_item, prior, met)
+    items = update_items(
+        rows,
+        features,
+        users,
+        state.items,
+        pull,
+        loading=found.loading,
+        by_item=data.by_item,
+        prior=prior,
+        other=met,
+    )
     found = utilities(rows, features, users, items, data.by_user)
     choice = improved_choice(state.choice, rows, found.mean, found.variance, has_positions=data.has_positions)
     predicted = expected_probabilities(choice, found.mean, found.variance, position=rows.positions)

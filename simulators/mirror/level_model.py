@@ -129,7 +129,16 @@ class LevelModel:
         for _ in range(FOLD_IN_STEPS):
             found = utilities(rows, self.features, users, self.items, grouped)
             pull = expected_pull(self.choice, rows, found.mean, found.variance)
-            users = update_users(rows, self.features, users, self.items, pull, grouped, self.population, met)
+            users = update_users(
+                rows,
+                self.features,
+                users,
+                self.items,
+                pull,
+                by_user=grouped,
+                prior=self.population,
+                other=met,
+            )
         return replace(self, users=users)
 
     def save(self, folder: Path, name: str = "level_model") -> None:

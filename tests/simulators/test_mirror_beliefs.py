@@ -67,8 +67,8 @@ def test_newton_steps_end_where_the_bound_is_largest() -> None:
             users,
             items,
             expected_pull(CHOICE, rows, found.mean, found.variance),
-            grouped,
-            prior,
+            by_user=grouped,
+            prior=prior,
         )
     design = np.concatenate([features[rows.items], np.ones((30, 1))], axis=1)
     variance = np.einsum("nd,de,ne->n", design, users.covariance[0], design)
@@ -92,7 +92,9 @@ def test_who_has_no_rows_keeps_the_prior() -> None:
     prior = Gaussians(np.ones((1, WIDTH)), np.eye(WIDTH)[None])
     found = utilities(rows, features, users, items, Grouped.of(rows.users, WIDTH))
     pull = expected_pull(CHOICE, rows, found.mean, found.variance)
-    after = update_users(rows, features, users, items, pull, Grouped.of(rows.users, WIDTH), prior)
+    after = update_users(
+        rows, features, users, items, pull, by_user=Grouped.of(rows.users, WIDTH), prior=prior
+    )
     np.testing.assert_array_equal(after.mean[USERS - 1], prior.mean[0])
     np.testing.assert_array_equal(after.covariance[USERS - 1], prior.covariance[0])
 
@@ -106,7 +108,9 @@ def test_known_factors_are_one_regression_for_users_and_items() -> None:
     found = utilities(rows, none, certain, items, by_user)
     pull = expected_pull(CHOICE, rows, found.mean, found.variance)
     prior = Gaussians(np.zeros((ITEMS, FACTORS + 1)), np.eye(FACTORS + 1)[None])
-    after = update_items(rows, none, certain, items, pull, found.loading, by_item, prior)
+    after = update_items(
+        rows, none, certain, items, pull, loading=found.loading, by_item=by_item, prior=prior
+    )
     i = int(rows.items[0])
     own = rows.items == i
     design = np.concatenate([users.mean[rows.users[own], 2:4], np.ones((own.sum(), 1))], axis=1)
@@ -123,9 +127,9 @@ def test_other_evidence_adds_up() -> None:
     found = utilities(rows, features, users, items, grouped)
     pull = expected_pull(CHOICE, rows, found.mean, found.variance)
     other = Evidence(np.repeat(np.eye(WIDTH)[None], USERS, axis=0), np.zeros((USERS, WIDTH)))
-    with_other = update_users(rows, features, users, items, pull, grouped, prior, other)
+    with_other = update_users(rows, features, users, items, pull, by_user=grouped, prior=prior, other=other)
     stronger = Gaussians(np.zeros((1, WIDTH)), 0.5 * np.eye(WIDTH)[None])
-    as_prior = update_users(rows, features, users, items, pull, grouped, stronger)
+    as_prior = update_users(rows, features, users, items, pull, by_user=grouped, prior=stronger)
     np.testing.assert_allclose(with_other.mean[0], as_prior.mean[0])
 
 
