@@ -3,6 +3,7 @@
 from simulators.mirror.choice_model import ConditionalLogit, fit_choices, option_covariates
 from simulators.mirror.fitting import fit_levels
 from simulators.mirror.level_model import Effect, LevelModel
+from simulators.mirror.manner import Manners
 from simulators.mirror.scenes import ChoiceScenes, place_uniformly, sampled_scenes, slate_scenes
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "ConditionalLogit",
     "Effect",
     "LevelModel",
+    "Manners",
     "fit_choices",
     "fit_levels",
     "option_covariates",

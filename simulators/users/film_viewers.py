@@ -7,9 +7,8 @@ turn; the words come from any `ChatModel`. So a turn can be decided again for an
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from persona.rewards.attributes import ATTRIBUTES, AttributeScale
+from persona.rewards.attributes import AttributeScale
 from simulators.chat.model import ChatModel
 from simulators.grounding import banned_slots, reply_attributes, spoken
 from simulators.prompts import viewer_opening_prompt, viewer_reaction_prompt
@@ -24,11 +23,11 @@ from simulators.types import (
     StopReason,
     Utterance,
 )
+from simulators.users.complaints import find_complaints
 from simulators.world.oracle import Oracle
 
 _WISH, _LEVEL, _RATING, _WORDS, _OPENING = range(5)
 _TEMPERATURE = 0.7
-_SATISFIED = 4.0
 
 
 def open_dialogues(
@@ -146,7 +145,7 @@ class FilmViewers:
         levels = self._oracle.levels(who, items, keyed_uniforms(seed, who, when, _LEVEL), reply=style)
         stars = self._oracle.satisfaction(who, items, attributes, keyed_uniforms(seed, who, when, _RATING))
         utility = self._oracle.item_utility(who, items) + style
-        complaints = self._complaints(who, attributes, stars)
+        complaints = find_complaints(self._oracle.reply_contributions(who, attributes), attributes, stars)
         return [
             Decision(int(level), float(star), complaint, float(worth))
             for level, star, complaint, worth in zip(levels, stars, complaints, utility, strict=True)
@@ -184,20 +183,6 @@ class FilmViewers:
                 StopReason.MODEL_FAILED if stop is None and words.failure else stop,
             )
             for made, words, stop in zip(decisions, said, stops, strict=True)
-        ]
-
-    def _complaints(
-        self, users: NDArray[np.int64], attributes: NDArray[np.float64], stars: NDArray[np.float64]
-    ) -> list[tuple[str, int] | None]:
-        """The attribute that hurt most, where the user is not satisfied and an attribute did hurt."""
-        worth = self._oracle.reply_contributions(users, attributes)
-        worst = worth.argmin(axis=1)
-        rows = np.arange(len(users))
-        hurt = (stars < _SATISFIED) & (worth[rows, worst] < -0.25)
-        signs = np.sign(attributes[rows, worst]).astype(int)
-        return [
-            (ATTRIBUTES[a], int(sign)) if minds and sign else None
-            for a, sign, minds in zip(worst.tolist(), signs.tolist(), hurt.tolist(), strict=True)
         ]
 
     def _stop(self, dialogue: Dialogue, made: Decision) -> StopReason | None:

@@ -2,19 +2,25 @@
 
 Each simulation draws one person from what is believed about each user, and keeps to it through the dialogue: over
 seeds the levels are those of the fitted model, and within a seed a user is consistent. A log tells nothing of how a
-reply was worded, so wording neither pleases nor annoys these users, and the level is the only sign of satisfaction.
+reply was worded: without `Manners`, which choices between replies tell, wording neither pleases nor annoys these users,
+and the level is the only sign of satisfaction. With them, how far wording counts beside the item is assumed
+(`WORDING`), as neither source tells it.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import logit, ndtri
 
 from simulators.chat.model import ChatModel
 from simulators.errors import MirrorError
+from simulators.grounding import reply_attributes
 from simulators.mirror.beliefs import Gaussians
 from simulators.mirror.level_model import LevelModel
+from simulators.mirror.manner import Manners
+from simulators.mirror.steps import Values
 from simulators.randomness import keyed_seeds, keyed_uniforms
 from simulators.types import (
     LEVELS,
@@ -26,12 +32,32 @@ from simulators.types import (
     StopReason,
     Utterance,
 )
+from simulators.users.complaints import find_complaints
 from simulators.users.film_viewers import open_dialogues, say_reactions
 from simulators.world.catalogue import Catalogue
 from simulators.world.wishes import draw_wishes
 
-_WISH, _LEVEL, _WORDS, _OPENING, _PERSON, _ITEM = range(200, 206)
+_WISH, _LEVEL, _WORDS, _OPENING, _PERSON, _ITEM, _MANNER, _RATING = range(200, 208)
 _IGNORED = 0
+
+
+class Wording(NamedTuple):
+    """How far a reply's wording counts, assumed.
+
+    interest: Logits that a unit of the wording's worth adds to each step of interest.
+    stars: Stars of an average film in average words.
+    stars_item, stars_reply: Stars that a unit of the film's utility and of the wording's worth add.
+    noise: Scale of the logistic noise of a rating, in stars.
+    """
+
+    interest: float = 0.5
+    stars: float = 2.5
+    stars_item: float = 0.5
+    stars_reply: float = 1.0
+    noise: float = 0.4
+
+
+WORDING = Wording()
 
 
 class MirrorUsers:
@@ -41,6 +67,7 @@ class MirrorUsers:
         model: The fitted model, with the five levels of `simulators.types.LEVELS`.
         catalogue: The films it was fitted on, which give the wishes their words.
         chat: Finds the words.
+        manners: What is believed of their taste in wording, a row a user of the log; None for no such taste.
         patience: Ignored films after which a user leaves, at least 1; a log does not tell it.
         max_turns: Turns after which a dialogue ends.
 
@@ -54,6 +81,7 @@ class MirrorUsers:
         catalogue: Catalogue,
         chat: ChatModel,
         *,
+        manners: Manners | None = None,
         patience: int = 4,
         max_turns: int = 5,
     ) -> None:
@@ -66,6 +94,7 @@ class MirrorUsers:
         self._model = model
         self._catalogue = catalogue
         self._chat = chat
+        self._manners = manners
         self._patience = patience
         self._max_turns = max_turns
 
@@ -82,19 +111,25 @@ class MirrorUsers:
         *,
         seed: int,
     ) -> list[Decision]:
-        """Decide about one film a row; the same user, turn and seed meet the same luck whatever is shown.
+        """Decide about one film and its reply a row; the same user, turn and seed meet the same luck whatever is shown.
 
         Args:
             dialogues: As they stood before the reply; only the user and the number of turns matter.
             cards: Item shown.
-            replies: Reply shown; not read.
+            replies: Reply shown; not read without `manners`.
             seed: Seed of the simulation.
         """
         who = np.asarray([dialogue.user for dialogue in dialogues], np.int64)
         when = np.asarray([len(dialogue.turns) for dialogue in dialogues], np.int64)
         what = np.asarray([card.item for card in cards], np.int64)
         utility = self._utility(who, what, seed)
-        levels = self._model.choice.sample(utility, keyed_uniforms(seed, who, when, _LEVEL))
+        luck = keyed_uniforms(seed, who, when, _LEVEL)
+        if self._manners is not None:
+            attributes = self._manners.scale(reply_attributes(replies, cards))
+            worth = self._manners.contributions(_draw(self._manners.weights, who, seed, _MANNER), attributes)
+            mood = keyed_uniforms(seed, who, when, _RATING)
+            return self._moved_by_words(utility, worth, attributes, luck, mood)
+        levels = self._model.choice.sample(utility, luck)
         return [
             # Levels 0..4 on the scale of stars.
             Decision(int(level), 1.0 + float(level), None, float(worth))
@@ -128,10 +163,34 @@ class MirrorUsers:
                 made.level,
                 made.satisfaction,
                 words,
+                made.complaint,
                 # Who has decided to leave needs no words for it.
                 stop=StopReason.MODEL_FAILED if stop is None and words.failure else stop,
             )
             for made, words, stop in zip(decisions, said, stops, strict=True)
+        ]
+
+    def _moved_by_words(
+        self, utility: Values, worth: Values, attributes: Values, luck: Values, mood: Values
+    ) -> list[Decision]:
+        """Decisions where wording counts beside the film.
+
+        Args:
+            utility: Of each film. Shape (B,).
+            worth: What each attribute of each reply adds. Shape (B, A).
+            attributes: Of each reply, standardised. Shape (B, A).
+            luck: Uniform numbers that decide levels. Shape (B,).
+            mood: Uniform numbers that decide ratings. Shape (B,).
+        """
+        total = worth.sum(axis=1)
+        levels = self._model.choice.sample(utility, luck, shift=WORDING.interest * total)
+        rated = WORDING.stars + WORDING.stars_item * utility + WORDING.stars_reply * total
+        noise = WORDING.noise * logit(np.clip(mood, 1e-12, 1 - 1e-12))
+        stars = np.clip(np.rint(rated + noise), 1.0, 5.0)
+        complaints = find_complaints(worth, attributes, stars)
+        return [
+            Decision(int(level), float(star), complaint, float(value))
+            for level, star, complaint, value in zip(levels, stars, complaints, utility + total, strict=True)
         ]
 
     def _utility(self, users: NDArray[np.int64], items: NDArray[np.int64], seed: int) -> NDArray[np.float64]:

@@ -3,14 +3,18 @@
 import numpy as np
 import pytest
 
+from persona.rewards.attributes import ATTRIBUTES
 from recsys.types import histories_from_log
 from simulators.chat.model import Completion, ScriptedChat
+from simulators.checks import check_simulated_user
 from simulators.errors import MirrorError
 from simulators.mirror import fit_levels
+from simulators.mirror.beliefs import Gaussians
+from simulators.mirror.manner import Manners
 from simulators.rollout import rollout
 from simulators.types import Dialogue, Feedback, StopReason, Turn, Utterance
 from simulators.users.mirror import MirrorUsers
-from tests.helpers.talking import SLOTS, talking_world
+from tests.helpers.talking import SLOTS, reference_scale, talking_world
 
 WORLD, AGENT, _ = talking_world(40)
 MODEL = fit_levels(WORLD.log, WORLD.catalogue.features, n_users=40, n_factors=1, iterations=4, seed=0)
@@ -82,3 +86,36 @@ def test_patience_ends_a_dialogue() -> None:
     last = Dialogue(ignored, (turn,) * 4)
     stop = MirrorUsers(MODEL, WORLD.catalogue, CHAT, patience=9).react([last], [card], [SAID], seed=0)[0].stop
     assert stop in (StopReason.MAX_TURNS, StopReason.ACCEPTED)
+
+
+def _mannered(weight: float) -> MirrorUsers:
+    """Users who are sure to like (or, below 0, to dislike) long replies, and heed nothing else."""
+    mean = np.zeros((40, len(ATTRIBUTES)))
+    mean[:, ATTRIBUTES.index("brevity")] = -weight
+    sure = np.broadcast_to(1e-12 * np.eye(len(ATTRIBUTES)), (40, len(ATTRIBUTES), len(ATTRIBUTES)))
+    manners = Manners(Gaussians(mean, sure), reference_scale())
+    return MirrorUsers(MODEL, WORLD.catalogue, CHAT, manners=manners, patience=3)
+
+
+def test_wording_moves_ratings_and_levels_as_manners_have_it() -> None:
+    card = WORLD.catalogue.card(0)
+    short = "Try <title>."
+    long = " ".join(["Try <title>, a story that takes its time and rewards whoever stays with it."] * 4)
+    replies = [Utterance(text, text.replace("<title>", card.title)) for text in (short, long)]
+    dialogues, cards = [Dialogue(user) for user in range(40)], [card] * 40
+    wordy = _mannered(1.0)
+    terse, lengthy = (wordy.decide(dialogues, cards, [reply] * 40, seed=1) for reply in replies)
+    assert all(
+        a.satisfaction <= b.satisfaction and a.level <= b.level for a, b in zip(terse, lengthy, strict=True)
+    )
+    assert np.mean([d.satisfaction for d in lengthy]) > np.mean([d.satisfaction for d in terse]) + 1
+    assert {d.complaint for d in terse} <= {("brevity", 1), None} and ("brevity", 1) in {
+        d.complaint for d in terse
+    }
+    hurried = _mannered(-1.0).decide(dialogues, cards, [replies[1]] * 40, seed=1)
+    assert ("brevity", -1) in {d.complaint for d in hurried}
+
+
+def test_users_with_manners_keep_the_contract() -> None:
+    cards = [WORLD.catalogue.card(item) for item in range(5)]
+    check_simulated_user(_mannered(1.0), [3, 1, 4], cards, max_turns=5)
