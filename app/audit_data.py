@@ -134,8 +134,13 @@ def _dialogues(
     path: Path, rows: pd.DataFrame | list[dict[str, Any]], max_level: int
 ) -> tuple[SpokenDialogue, ...]:
     objects = [_plain(row) for row in rows.to_dict("records")] if isinstance(rows, pd.DataFrame) else rows
-    found = []
+    found, seen = [], dict[str, int]()
     for number, saved in enumerate(objects, start=1):
+        if (twin := seen.setdefault(json.dumps(saved, sort_keys=True, default=str), number)) != number:
+            raise FaithfulnessError(
+                f"A dialogue must stand once; got dialogue {number} of {path} equal to dialogue {twin} in everything. "
+                "Drop the repeats, or add what tells them apart, such as the seed."
+            )
         try:
             found.append(read_dialogue(saved, max_level=max_level))
         except FaithfulnessError as err:

@@ -121,7 +121,7 @@ def scenes_from_frame(frame: pd.DataFrame) -> Scenes:
     _check_options(rows)
     scene = pd.factorize(rows["scene_id"])[0]
     lengths = np.bincount(scene)
-    chosen = rows["chosen"].to_numpy(dtype=np.float64)
+    chosen = pd.to_numeric(rows["chosen"], errors="coerce").to_numpy(dtype=np.float64)
     probability = rows["probability"].to_numpy(dtype=np.float64)
     _check_scenes(rows, scene, probability, chosen)
     starts = np.cumsum(lengths) - lengths
@@ -252,6 +252,12 @@ def _means(slots: NDArray[np.int64], values: Values, width: int) -> Values:
 
 
 def _check_options(rows: pd.DataFrame) -> None:
+    for name in ("scene_id", "user_id"):
+        if rows[name].isna().any():
+            raise FaithfulnessError(
+                f"Column `{name}` of predictions must have a value in every row; got none in "
+                f"{int(rows[name].isna().sum())} rows. Fill or drop these scenes."
+            )
     probability = pd.to_numeric(rows["probability"], errors="coerce").to_numpy(dtype=np.float64)
     bad = ~(np.isfinite(probability) & (probability >= 0) & (probability <= 1))
     if bad.any():
@@ -278,7 +284,12 @@ def _check_scenes(rows: pd.DataFrame, scene: NDArray[np.int64], probability: Val
             f"The probabilities of a scene must sum to 1; got {total[wrong][0]:.4g} in scene {first[wrong][0]} and "
             f"{int(wrong.sum())} such scenes in all. Divide by their sum, the option of taking nothing included."
         )
-    if not np.isin(chosen, (0.0, 1.0)).all() or (taken != 1).any():
+    if not np.isin(chosen, (0.0, 1.0)).all():
+        raise FaithfulnessError(
+            "Column `chosen` must hold 1 for the option taken and 0 elsewhere; got "
+            f"{rows['chosen'][~np.isin(chosen, (0.0, 1.0))].tolist()[:3]}. Recode it."
+        )
+    if (taken != 1).any():
         place = int(np.argmax(taken != 1))
         raise FaithfulnessError(
             f"Each scene must have one chosen option, marked 1, and 0 elsewhere; got {taken[place]:g} in scene "

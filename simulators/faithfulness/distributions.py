@@ -20,6 +20,9 @@ from simulators.faithfulness.resampling import (
     permutation_p,
 )
 
+MOST_VALUES = 512
+"""Distinct values told apart; more are moved up to the next of as many quantiles of both sides together."""
+
 
 class DistributionGap(NamedTuple):
     """Two distributions over the same ordered values, and how far apart they are.
@@ -71,9 +74,7 @@ def compare_distributions(
                 f"`{name}` must hold finite values, at least one; got {len(values)} values, "
                 f"{int((~np.isfinite(values)).sum())} of them not finite. Drop the rows without a value."
             )
-    support = np.union1d(
-        np.asarray(simulated[1], dtype=np.float64), np.asarray(real[1], dtype=np.float64)
-    ).astype(np.float64)
+    support = _support(np.concatenate([np.asarray(side[1], np.float64) for side in (simulated, real)]))
     sides = [
         cells_by_user(users, np.searchsorted(support, np.asarray(values, np.float64)), len(support), 1)
         for users, values in (simulated, real)
@@ -173,6 +174,14 @@ def compare_mixes(
     first, second = (cells_by_user(u, np.searchsorted(kinds, own), len(kinds), 1)[1] for u, own in named)
     distance = bootstrap_gap(first, second, jensen_shannon, seed=seed, n_boot=n_boot)
     return kinds, _shares(first.sum(0)), _shares(second.sum(0)), distance
+
+
+def _support(values: Values) -> Values:
+    """Distinct values, or so many quantiles that each value is moved up to the next of them."""
+    distinct = np.unique(values)
+    if len(distinct) <= MOST_VALUES:
+        return distinct
+    return np.unique(np.quantile(values, np.linspace(0, 1, MOST_VALUES), method="higher"))
 
 
 def _shares(counts: Values) -> Values:

@@ -92,7 +92,9 @@ def read_dialogue(saved: Mapping[str, Any], *, max_level: int) -> SpokenDialogue
                 "A dialogue must have `turns`, as a rollout writes them, or `messages`; got "
                 f"{', '.join(map(str, list(saved)[:5])) or 'nothing'}. Write one JSON object a line."
             )
-    except (KeyError, TypeError, AttributeError) as err:
+    except FaithfulnessError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as err:
         raise FaithfulnessError(
             f"A dialogue must be as a rollout wrote it, or user_id with messages of role and content; {err} is missing "
             "or has another type. Correct the file."
@@ -126,7 +128,7 @@ def _from_transcript(saved: Mapping[str, Any]) -> SpokenDialogue:
     turns = list(saved["turns"])
     for turn in turns:
         messages.append(_utterance(turn["user"]))
-        level, stars = int(turn["level"]), float(turn["satisfaction"])
+        level, stars = _level(turn["level"]), float(turn["satisfaction"])
         messages.append(Message(False, str(turn["reply"]["text"]), str(turn["title"]), level, stars))
         facts.update(
             str(value).casefold()
@@ -161,7 +163,7 @@ def _from_chat(saved: Mapping[str, Any]) -> SpokenDialogue:
                 role in _USER_ROLES,
                 str(row["content"]),
                 row.get("title"),
-                None if level is None else int(level),
+                None if level is None else _level(level),
                 None if stars is None else float(stars),
             )
         )
@@ -170,6 +172,15 @@ def _from_chat(saved: Mapping[str, Any]) -> SpokenDialogue:
         tuple(map(str, saved.get(name) or ())) for name in ("targets", "likes", "dislikes")
     )
     return SpokenDialogue(str(user), tuple(messages), _stop(saved.get("stop")), targets, likes, dislikes)
+
+
+def _level(value: Any) -> int:
+    number = float(value)
+    if not number.is_integer():
+        raise FaithfulnessError(
+            f"Levels in dialogues must be whole numbers; got {value}. Correct the file, or leave unknown levels out."
+        )
+    return int(number)
 
 
 def _stop(value: str | None) -> StopReason | None:

@@ -21,6 +21,9 @@ from simulators.faithfulness.resampling import (
     resampled_sums,
 )
 
+LONGEST = 200
+"""Length at which the watch ends; the few sessions beyond would cost memory and tell little of users."""
+
 
 class Sessions(NamedTuple):
     """Sessions, one a row.
@@ -81,7 +84,8 @@ def compare_survival(
     Source: Kaplan and Meier (1958); the log-rank test of Mantel (1966) with the variance of the hypergeometric
     distribution, as `scipy.stats.logrank`, its p by dealing users to sides.
     """
-    times = np.union1d(_lengths(simulated, "simulated"), _lengths(real, "real")).astype(np.float64)
+    simulated, real = _watched(simulated, "simulated"), _watched(real, "real")
+    times = np.union1d(simulated.length, real.length).astype(np.float64)
     first, second = (_counts(side, times) for side in (simulated, real))
     bands = [
         np.quantile(
@@ -170,14 +174,16 @@ def _ended_and_at_risk(counts: Values) -> tuple[Values, Values]:
     return ended, np.flip(np.cumsum(np.flip(left, axis=-1), axis=-1), axis=-1)
 
 
-def _lengths(side: Sessions, name: str) -> Values:
+def _watched(side: Sessions, name: str) -> Sessions:
+    """The sessions as far as they are watched: longer ones are cut off at `LONGEST`."""
     length = np.asarray(side.length, dtype=np.float64)
     if not len(length) or not (np.isfinite(length) & (length > 0)).all():
         raise FaithfulnessError(
             f"The {name} sessions must have positive lengths, and there must be one; got {len(length)} sessions, the "
             f"shortest {length.min(initial=np.inf):g}. Drop sessions in which nothing happened."
         )
-    return length
+    ended = np.asarray(side.ended, dtype=bool) & (length <= LONGEST)
+    return Sessions(side.users, np.minimum(length, LONGEST), ended)
 
 
 def _counts(side: Sessions, times: Values) -> tuple[NDArray[np.str_], Values]:

@@ -179,6 +179,11 @@ def test_columns_are_renamed_and_lines_of_json_may_be_a_table(tmp_path: Path) ->
             '{"user_id": 1, "messages": [{"role": "bot", "content": ""}]}',
             "dialogue 1: .*got 'bot'",
         ),
+        (
+            "a.jsonl",
+            '{"user_id": 1, "messages": []}\n{"messages": [], "user_id": 1}',
+            "got dialogue 2 of .* equal to dialogue 1",
+        ),
         ("a.txt", "x", "must end in .*; got a.txt"),
         ("a.parquet", "x", "must be readable as parquet"),
         ("a.csv", "a,b\n1,2\n", "interactions .* or predictions .*; got the columns a, b"),

@@ -97,5 +97,7 @@ def test_binning_for_the_interval_hardly_moves_it() -> None:
     accepted = RNG.random(3000) < answers
     fine = acceptance_auc(answers, accepted, users, seed=0).pooled
     coarse = acceptance_auc(np.round(answers * 500), accepted, users, seed=0).pooled
-    assert fine.low == pytest.approx(coarse.low, abs=2e-3) and fine.high == pytest.approx(coarse.high, abs=2e-3)
+    assert fine.low == pytest.approx(coarse.low, abs=2e-3) and fine.high == pytest.approx(
+        coarse.high, abs=2e-3
+    )
     assert fine.value == pytest.approx(roc_auc_score(accepted, answers)) and fine.n == 300

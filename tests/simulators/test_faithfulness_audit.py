@@ -1,5 +1,6 @@
 """The whole audit on the film world: the same people pass, a yes-man fails, and faults of tables are named."""
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from simulators.faithfulness.behaviour import (
     sessions_of_interactions,
     shared_pairs,
 )
+from simulators.faithfulness.measures import ranking_part
 from simulators.types import StopReason
 from tests.helpers.film_evidence import film_dialogues, film_interactions, film_scenes
 
@@ -201,6 +203,25 @@ def test_sides_without_anything_in_common_are_refused() -> None:
     alone = Evidence(dialogues=talk(0).dialogues[:1])
     with pytest.raises(FaithfulnessError, match=r"The real side must have at least two users.*got 1 \(0\)"):
         audit_simulator(talk(0), alone)
+
+
+def test_weights_of_a_log_make_the_order_that_of_snips() -> None:
+    one, real = table(1, 40), table(0, 40)
+    real["weight"] = np.where(real["level"] > 0, 1.0, 3.0)
+    found = ranking_part(one, real, accept_level=1, seed=0)
+    for name, value in zip(found["policies"], found["real"], strict=True):
+        own = real[real["policy"] == name]
+        assert value["value"] == pytest.approx(np.average(own["level"] > 0, weights=own["weight"]))
+    assert found["estimator"] == "SNIPS"
+
+
+def test_without_scikit_learn_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    report = audit_simulator(Evidence(table(1, 40)), Evidence(table(0, 40)))
+    assert "two_sample" not in report and "levels" in report
+    assert any("`scikit-learn` must be installed" in note for note in report["notes"])
+    train = next(verdict for verdict in report["verdicts"] if verdict["use"] == TRAIN)
+    assert train["answer"] == Answer.NOT_SHOWN and "is not measured" in train["because"]
 
 
 def test_sessions_are_parted_by_half_an_hour_of_silence() -> None:

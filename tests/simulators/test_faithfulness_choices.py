@@ -111,6 +111,8 @@ def test_lists_of_different_lengths_are_not_taken_for_uneven_slots() -> None:
         (lambda f: f.assign(probability=[-0.2, 0.4, 0.8, 0.25, 0.75]), r"got \[-0.2\] in 1 rows"),
         (lambda f: f.assign(probability=[0.2, 0.4, 0.6, 0.25, 0.75]), "must sum to 1; got 1.2 in scene 7 and 1 such"),
         (lambda f: f.assign(chosen=[0, 1, 1, 1, 0]), "one chosen option.*got 2 in scene 7"),
+        (lambda f: f.assign(chosen=["no", "yes", "no", "yes", "no"]), r"0 elsewhere; got \['yes', 'no', 'yes'\]"),
+        (lambda f: f.assign(user_id=["x", "x", None, "y", "y"]), "`user_id` of predictions.*none in 1 rows"),
         (lambda f: f.assign(chosen=0), "one chosen option.*got 0 in scene 3"),
         (lambda f: f.assign(slot=[0, 0, 1, 0, 1]), "got scene 7 with 0 twice"),
         (lambda f: f.assign(item_id=["p", "q", "q", "r", "s"]), "each `item_id` once; got scene 7 with q twice"),

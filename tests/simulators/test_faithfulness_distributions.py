@@ -8,7 +8,7 @@ from scipy.stats import wasserstein_distance as scipy_wasserstein
 
 from simulators.errors import FaithfulnessError
 from simulators.faithfulness import compare_distributions, compare_mixes, jensen_shannon, ks_distance
-from simulators.faithfulness.distributions import wasserstein_distance
+from simulators.faithfulness.distributions import MOST_VALUES, wasserstein_distance
 
 RNG = np.random.default_rng(0)
 
@@ -62,3 +62,13 @@ def test_few_users_with_many_rows_do_not_look_sure() -> None:
 def test_sides_without_finite_values_are_refused(values: list[float]) -> None:
     with pytest.raises(FaithfulnessError, match=f"got {len(values)} values"):
         compare_distributions((["a"] * len(values), values), (["b"], [1.0]), seed=0)
+
+
+def test_many_distinct_values_hardly_change_by_their_grid() -> None:
+    users, values = np.arange(3000) % 100, [RNG.normal(size=3000), RNG.normal(0.3, size=3000)]
+    found = compare_distributions(
+        (users, values[0]), (users, values[1]), seed=0, n_boot=50, n_permutations=20
+    )
+    assert len(found.support) <= MOST_VALUES
+    assert found.ks.value == pytest.approx(ks_2samp(*values).statistic, abs=0.005)
+    assert found.wasserstein.value == pytest.approx(scipy_wasserstein(*values), abs=0.02)

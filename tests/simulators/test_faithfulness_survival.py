@@ -6,7 +6,7 @@ from scipy.stats import CensoredData, ecdf, logrank
 
 from simulators.errors import FaithfulnessError
 from simulators.faithfulness import Sessions, compare_survival
-from simulators.faithfulness.survival import largest_gap, log_rank, survival_curve
+from simulators.faithfulness.survival import LONGEST, largest_gap, log_rank, survival_curve
 
 
 def drawn(seed: int, n: int, mean: float) -> Sessions:
@@ -66,3 +66,9 @@ def test_sessions_without_a_length_are_refused(length: list[int], count: int) ->
         FaithfulnessError, match=f"simulated sessions must have positive lengths.*got {count}"
     ):
         compare_survival(side, Sessions(["a"], [1], [True]), seed=0)
+
+
+def test_very_long_sessions_are_watched_to_the_limit() -> None:
+    one = Sessions(["a", "b"], [LONGEST + 50, 10], [True, True])
+    found = compare_survival(one, one, seed=0, n_boot=20, n_permutations=20)
+    assert found.times.tolist() == [10, LONGEST] and found.real.tolist() == [0.5, 0.5]

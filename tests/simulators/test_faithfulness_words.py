@@ -239,6 +239,8 @@ def test_transcripts_keep_levels_stars_and_facts() -> None:
             {"user_id": 1, "messages": [{"role": "agent", "content": "x", "level": 9}]},
             r"in 0..4; got 9 in a dialogue of user 1",
         ),
+        ({"user_id": 1, "messages": [{"role": "agent", "content": "x", "level": 1.5}]}, "whole numbers; got 1.5"),
+        ({"user_id": 1, "messages": [{"role": "agent", "content": "x", "level": "much"}]}, "another type"),
         ({"user": 1, "turns": [{"user": "hello"}]}, "as a rollout wrote it"),
     ],
 )  # fmt: skip
