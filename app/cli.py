@@ -17,6 +17,8 @@ _IN_ORDER = (
     recommenders.ope,
     profiles.fit,
     profiles.whois,
+    simulators.simulate,
+    simulators.train,
     simulators.audit,
 )
 

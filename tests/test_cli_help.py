@@ -23,6 +23,8 @@ EXPECTED = [
     "ope",
     "fit",
     "whois",
+    "simulate",
+    "train",
     "audit",
 ]
 SCRIPT = """

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.commands.failures import one_line_errors
-from app.errors import ConfigError
+from app.commands.settings import split_settings
 
 
 def run(
@@ -28,7 +28,7 @@ def run(
     with one_line_errors(context):
         from app.config import load_config
 
-        path, overrides = _split_settings(settings or [])
+        path, overrides = split_settings(settings or [])
         config = load_config(path, overrides)
         # Bad input is told above, before the seconds that torch takes to import.
         from app.run import run_pipeline
@@ -100,14 +100,3 @@ def demo(
         from app.demo.server import launch
 
         launch(run_dir, host=host, port=port)
-
-
-def _split_settings(settings: list[str]) -> tuple[Path | None, list[str]]:
-    """The configuration file, if one is named, and the overrides."""
-    paths = [text for text in settings if "=" not in text]
-    if len(paths) > 1 or any(not text.endswith(".toml") for text in paths):
-        raise ConfigError(
-            f"Arguments must be at most one CONFIG.toml, and key=value; got {', '.join(paths)}. "
-            "Write for example `persona run my.toml seed=1`."
-        )
-    return (Path(paths[0]) if paths else None), [text for text in settings if "=" in text]

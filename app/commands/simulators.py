@@ -1,11 +1,61 @@
-"""Simulators of users: how far one may be believed."""
+"""Simulators of users: to talk with them, to train with them, and how far one may be believed."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
 from app.commands.failures import one_line_errors
+from app.commands.settings import split_settings
+
+Recipe: TypeAlias = Literal["ecpo", "mtdpo", "mtkto"]
+"""Names of `app.train.METHODS`."""
+
+
+_SETTINGS = typer.Argument(
+    metavar="CONFIG.toml|KEY=VALUE",
+    help="At most one TOML file, and fields that override it; run=DIR must be given.",
+)
+
+
+def simulate(
+    context: typer.Context,
+    settings: Annotated[list[str], _SETTINGS],
+    out: Annotated[Path, typer.Option(help="Folder of the dialogues; a stopped simulation there goes on.")],
+) -> None:
+    """Let simulated users talk with a finished run's agent, and keep the dialogues."""
+    with one_line_errors(context):
+        from app.config import load_settings
+        from app.simulate_config import SimulateConfig
+
+        config = load_settings(SimulateConfig, *split_settings(settings))
+        # Bad input is told above, before the seconds that torch takes to import.
+        from app.simulate import simulate as talk
+        from app.terminal import PlainConsole
+
+        talk(config, out, console=PlainConsole())
+
+
+def train(
+    context: typer.Context,
+    method: Annotated[Recipe, typer.Argument(help="The recipe.")],
+    settings: Annotated[list[str], _SETTINGS],
+    out: Annotated[Path, typer.Option(help="Folder of the training.")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a stopped training in the same folder.")
+    ] = False,
+) -> None:
+    """Train a finished run's policy on dialogues with simulated users, judged by others."""
+    with one_line_errors(context):
+        from app.config import load_settings
+        from app.train_config import TrainConfig
+
+        config = load_settings(TrainConfig, *split_settings(settings))
+        # Bad input is told above, before the seconds that torch takes to import.
+        from app.terminal import PlainConsole
+        from app.train import train as learn
+
+        learn(method, config, out, resume=resume, console=PlainConsole())
 
 
 def audit(

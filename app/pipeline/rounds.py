@@ -58,7 +58,12 @@ def viewers_of(run: RunContext) -> FilmViewers:
 
 
 def agent_of(
-    run: RunContext, policy: ConditionedPolicy, retriever: Gnolr, *, attempts: int = 3
+    run: RunContext,
+    policy: ConditionedPolicy,
+    retriever: Gnolr,
+    *,
+    attempts: int = 3,
+    keep_tokens: bool = False,
 ) -> Recommender:
     """The recommender of this run."""
     return Recommender(
@@ -68,6 +73,7 @@ def agent_of(
         temperature=run.config.temperature,
         max_new_tokens=run.config.reply_tokens,
         attempts=attempts,
+        keep_tokens=keep_tokens,
     )
 
 

@@ -18,7 +18,6 @@ the model that planning left. Departures, each with its reason:
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -31,6 +30,7 @@ from persona.types import Condition
 from simulators.agent import Recommender
 from simulators.protocols import SimulatedUser
 from simulators.randomness import keyed_seeds
+from simulators.recipes.judged import Figures, JudgedTraining, Report, train_in_rounds
 from simulators.recipes.rewriting import (
     Gate,
     Rewriter,
@@ -42,11 +42,9 @@ from simulators.recipes.rewriting import (
     short_turns,
     turns_by_chance,
 )
-from simulators.rehearsal import Outcome, Rehearsal, pleased_but_not_served
+from simulators.rehearsal import Rehearsal
 from simulators.rollout import rollout
 from simulators.types import Dialogue, StopReason
-
-Report = Callable[[Mapping[str, float]], None]
 
 _PLAN, _TALK, _LEARN, _CHANCE = range(4)
 
@@ -70,19 +68,6 @@ class EcpoConfig(BaseModel):
     policy: PolicyConfig = PolicyConfig(drop_condition=0.0)
 
 
-class EcpoResult(NamedTuple):
-    """What a training brought.
-
-    outcomes: How the judges fared: before, after planning, and after each round; empty without judges.
-    rounds: Figures of each round: `short`, `accepted`, and the training's last `loss`, `accuracy` and `margin`.
-    stopped: Whether judges were pleased without being served, and the run was stopped for it.
-    """
-
-    outcomes: list[Outcome]
-    rounds: list[dict[str, float]]
-    stopped: bool
-
-
 def train_ecpo(
     agent: Recommender,
     users: SimulatedUser,
@@ -97,7 +82,7 @@ def train_ecpo(
     judges: Rehearsal | None = None,
     replay: PreferencePairs | None = None,
     report: Report | None = None,
-) -> EcpoResult:
+) -> JudgedTraining:
     """Train the agent's policy in place on dialogues with simulated users.
 
     Args:
@@ -116,40 +101,33 @@ def train_ecpo(
         report: Gets the figures of every training step, and of every round at its end.
 
     Returns:
-        What the judges felt and what the rounds brought.
+        What the judges felt, and of each round `short` (turns tried), `accepted` (rewrites) and the training's last
+        `loss`, `accuracy` and `margin`, which a round without accepted rewrites lacks.
     """
-    report = report or _ignore
-    seeds = [int(keyed_seeds(seed, part)[0]) for part in range(2 + config.rounds)]
-    outcomes = [judges.run(agent)] if judges else []
+    told = report or _ignore
 
-    def talk(number: int) -> list[Dialogue]:
-        return rollout(
-            learners, agent, users, histories=histories, condition=condition, seed=number, progress=None
-        )
+    def talk(luck: int) -> list[Dialogue]:
+        return rollout(learners, agent, users, histories=histories, condition=condition, seed=luck)
 
-    plans = [talk(int(keyed_seeds(seeds[0], _PLAN, number)[0])) for number in range(config.plans)]
-    if config.plans and learn_plans(agent, plans, condition, config.imitation, seed=seeds[1]):
-        outcomes += [judges.run(agent)] if judges else []
-    rounds: list[dict[str, float]] = []
-    for number in range(config.rounds):
-        luck = int(keyed_seeds(seeds[2 + number], _TALK)[0])
+    def plan() -> bool:
+        plans = [talk(_seed(seed, _PLAN, number)) for number in range(config.plans)]
+        return learn_plans(agent, plans, condition, config.imitation, seed=_seed(seed, _PLAN)) > 0
+
+    def teach(number: int) -> Figures:
+        luck = _seed(seed, _TALK, number)
         dialogues = talk(luck)
         writer = rewriter or SteeredRewriter(agent)
         checks = [felt_by(users, seed=luck)] if gates is None else gates(luck)
         rewritten, short = _rewrite(dialogues, agent, writer, condition, config, gates=checks, seed=luck)
-        figures = {"round": float(number + 1), "short": float(short), "accepted": float(len(rewritten))}
-        if rewritten:
-            pairs = pairs_of(agent.policy, rewritten, condition, replay=replay)
-            learn_seed = int(keyed_seeds(seeds[2 + number], _LEARN)[0])
-            last = train_policy(agent.policy, pairs, config.policy, seed=learn_seed, report=report)[-1]
-            figures |= {name: last[name] for name in ("loss", "accuracy", "margin")}
-        rounds.append(figures)
-        report(figures)
-        if judges:
-            outcomes.append(judges.run(agent))
-            if pleased_but_not_served(outcomes[0], outcomes[-1], seed=judges.seed):
-                return EcpoResult(outcomes, rounds, stopped=True)
-    return EcpoResult(outcomes, rounds, stopped=False)
+        figures = {"short": float(short), "accepted": float(len(rewritten))}
+        if not rewritten:
+            return figures
+        pairs = pairs_of(agent.policy, rewritten, condition, replay=replay)
+        learn = _seed(seed, _LEARN, number)
+        last = train_policy(agent.policy, pairs, config.policy, seed=learn, report=told)[-1]
+        return figures | {name: last[name] for name in ("loss", "accuracy", "margin")}
+
+    return train_in_rounds(agent, plan, teach, config.rounds, judges=judges, report=told)
 
 
 def learn_plans(
@@ -231,12 +209,16 @@ def _rewrite(
     """Accepted rewrites of one round, and how many turns were tried."""
     turns = short_turns(dialogues, agent, config.rewriting.threshold)
     if not config.confirmation:
-        chance = int(keyed_seeds(seed, _CHANCE)[0])
+        chance = _seed(seed, _CHANCE)
         turns = [turn.blind() for turn in turns_by_chance(dialogues, agent, len(turns), seed=chance)]
     return (
         rewrite_turns(turns, rewriter, condition, config.rewriting, gates=gates, seed=seed),
         len(turns),
     )
+
+
+def _seed(seed: int, *keys: int) -> int:
+    return int(keyed_seeds(seed, *keys)[0])
 
 
 def _ignore(figures: Mapping[str, float]) -> None:

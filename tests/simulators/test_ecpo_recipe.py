@@ -15,7 +15,8 @@ from persona.types import Condition
 from recsys.models.popularity import Popularity
 from recsys.types import histories_from_log
 from simulators.agent import Recommender
-from simulators.recipes.ecpo import EcpoConfig, EcpoResult, learn_plans, train_ecpo
+from simulators.recipes.ecpo import EcpoConfig, learn_plans, train_ecpo
+from simulators.recipes.judged import JudgedTraining
 from simulators.recipes.rewriting import Gate, RewritingConfig
 from simulators.rehearsal import Rehearsal
 from simulators.rollout import rollout
@@ -47,7 +48,7 @@ def agent_of() -> Recommender:
     )
 
 
-def train(config: EcpoConfig = SHORT, **others: Any) -> tuple[EcpoResult, list[torch.Tensor]]:
+def train(config: EcpoConfig = SHORT, **others: Any) -> tuple[JudgedTraining, list[torch.Tensor]]:
     agent = agent_of()
     result = train_ecpo(agent, VIEWERS, USERS, config, histories=HISTORIES, condition=KNOWN, seed=3, **others)
     return result, [parameter.detach().clone() for parameter in agent.policy.adapter_parameters()]
@@ -71,7 +72,7 @@ def test_a_round_trains_the_policy_and_the_same_seed_gives_the_same_bits() -> No
 
 def test_without_rounds_only_plans_are_learned() -> None:
     result, _ = train(SHORT.model_copy(update={"rounds": 0, "plans": 2}))
-    assert result == EcpoResult([], [], stopped=False)
+    assert result == JudgedTraining([], [], stopped=False)
 
 
 def test_judges_are_heard_before_and_after_and_count_everyone() -> None:

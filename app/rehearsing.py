@@ -1,0 +1,133 @@
+"""What rehearsals with a finished run need: the run itself, its agent, simulated users, and what is known of them.
+
+The run is read and never changed.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from app.errors import ConfigError, StoreError
+from app.manifest import read_config, read_manifest
+from app.pipeline.context import Ints, RunContext
+from app.pipeline.conversations import unseen_condition
+from app.pipeline.policy import load_policy
+from app.pipeline.preferences import load_comparisons
+from app.pipeline.profiles import latent_size
+from app.pipeline.replies import base_policy, load_replies
+from app.pipeline.rounds import (
+    agent_of,
+    known_log,
+    learner_condition,
+    load_retriever,
+    stage_before,
+    viewers_of,
+)
+from app.trained import needed_stages
+from persona.types import Condition
+from recsys.types import histories_from_log
+from simulators.agent import Recommender
+from simulators.mirror import Manners, fit_levels
+from simulators.protocols import SimulatedUser
+from simulators.users.mirror import MirrorUsers
+
+
+class Guests(NamedTuple):
+    """Users who are invited to talk.
+
+    users: Their rows in the population, sorted. Shape (N,).
+    histories: What the agent knows of their past. Shape (N, I).
+    condition: What the policy knows of them, N rows.
+    """
+
+    users: Ints
+    histories: csr_array
+    condition: Condition
+
+
+def open_finished_run(folder: Path) -> RunContext:
+    """A finished run, its data as they were.
+
+    Raises:
+        StoreError: There is none.
+    """
+    manifest = read_manifest(folder)
+    config = read_config(folder, manifest)
+    needed = (*needed_stages(config), "choices", "policy")
+    if missing := [name for name in needed if not (folder / "stages" / name).is_dir()]:
+        raise StoreError(
+            f"A rehearsal must start from a finished run; got {folder} without its stage `{missing[0]}`. Finish it by "
+            f"`persona run --resume --out {folder}` and the settings that it began with."
+        )
+    run = RunContext(config, folder)
+    if run.data_hashes() != manifest["data_hashes"]:
+        raise StoreError(
+            f"Catalogue and model must be those that the run was made from; got another content of {config.catalogue} "
+            f"or {config.model}. Restore the folder, or make a new run."
+        )
+    return run
+
+
+def agent_from(run: RunContext, start: str, *, keep_tokens: bool = False) -> Recommender:
+    """The run's agent with its "base" model, its first "policy", or its "last" one.
+
+    The first two go with the first retriever. Whole dialogues are learned from the tokens of the moment, if kept.
+    """
+    policy_stage, retrieval_stage = stage_before(run.config.rounds + 1 if start == "last" else 1)
+    policy = base_policy(run, latent_size(run)) if start == "base" else load_policy(run, policy_stage)
+    return agent_of(run, policy, load_retriever(run, retrieval_stage), keep_tokens=keep_tokens)
+
+
+def users_of(run: RunContext, kind: str) -> SimulatedUser:
+    """The run's simulated users: "viewers" of its world, who know the truth, or "learned" ones.
+
+    The learned ones know what the run logged and what its users chose between replies, and nothing of the truth.
+    """
+    if kind == "viewers":
+        return viewers_of(run)
+    pool, world = load_replies(run), run.world
+    model = fit_levels(
+        known_log(run, 0), world.catalogue.features, n_users=world.n_users, seed=run.seed("learned users")
+    )
+    manners = Manners.fit(
+        load_comparisons(run).train,
+        pool.attributes,
+        pool.scale,
+        n_users=world.n_users,
+        seed=run.seed("learned manners"),
+    )
+    return MirrorUsers(model, world.catalogue, run.chat, manners=manners, max_turns=run.config.turns)
+
+
+def invite_learners(run: RunContext, count: int, *, seed: int) -> Guests:
+    """Some of the users whom the run learned from, at random.
+
+    Raises:
+        ConfigError: There are not so many.
+    """
+    users = _draw(run.groups.learners, count, "learners", np.random.default_rng((seed, 0)))
+    histories = histories_from_log(known_log(run, 0), users, len(run.world.catalogue))
+    return Guests(users, histories, learner_condition(run, users, 1))
+
+
+def invite_unseen(run: RunContext, count: int, *, seed: int) -> Guests:
+    """Some of the users whom the run never trained on, at random.
+
+    Raises:
+        ConfigError: There are not so many.
+    """
+    users = _draw(run.groups.unseen, count, "unseen users", np.random.default_rng((seed, 1)))
+    places = np.searchsorted(run.groups.unseen, users)
+    known = unseen_condition(run, run.config.shots).select(places.tolist())
+    return Guests(users, run.unseen_histories[0][places], known)
+
+
+def _draw(users: Ints, count: int, name: str, rng: np.random.Generator) -> Ints:
+    if count > len(users):
+        raise ConfigError(
+            f"A rehearsal must ask for at most the {len(users)} {name} of the run; got {count}. Lower the number, or "
+            "make a run with more."
+        )
+    return np.sort(rng.permutation(users)[:count])

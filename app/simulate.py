@@ -1,0 +1,92 @@
+"""`persona simulate`: dialogues of a finished run's agent with simulated users, kept as they come.
+
+OUT/run.json             what the dialogues were held with
+OUT/dialogues.jsonl      finished dialogues, a block of users at a time; a stopped simulation goes on behind them
+OUT/dialogues.parquet    all of them in the order of the users, one row each
+OUT/summary.json         how users fared, with intervals
+"""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from app.files import write_json
+from app.manifest import hash_files
+from app.quiet import quiet_libraries
+from app.rehearsing import agent_from, invite_learners, invite_unseen, open_finished_run, users_of
+from app.simulate_config import SimulateConfig
+from recsys.significance import bootstrap_interval
+from simulators.dialogue_store import DialogueStore, recorded_rollout
+from simulators.rehearsal import outcome_of
+from simulators.types import StopReason
+
+_INVITE = {"unseen": invite_unseen, "learners": invite_learners}
+
+
+def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
+    """Hold all dialogues that are not held yet, and write table and summary.
+
+    Args:
+        config: The simulation's choices.
+        out: Its folder; one that holds a stopped simulation of the same choices is gone on with.
+        console: Where progress and the summary are shown.
+
+    Returns:
+        The path of `summary.json`.
+
+    Raises:
+        StoreError: There is no finished run where the configuration says.
+        ConfigError: The run has too few users.
+        DialogueStoreError: `out` holds dialogues of other choices, or is in use.
+    """
+    quiet_libraries()
+    run = open_finished_run(Path(config.run))
+    guests = _INVITE[config.population](run, config.dialogues, seed=config.seed)
+    seed, users = run.seed(f"simulate {config.seed}"), guests.users.tolist()
+    identity = {**config.model_dump(mode="json"), "run": hash_files(run.stage("preferences"))}
+    viewers = users_of(run, config.users)
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+    )  # fmt: skip
+    with (
+        DialogueStore(out, identity=identity) as store,
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        task = progress.add_task("Users talk with the agent", total=len(users))
+        recorded_rollout(
+            store,
+            users,
+            agent_from(run, config.agent),
+            viewers,
+            histories=guests.histories,
+            condition=guests.condition if config.personal else None,
+            seed=seed,
+            block=config.block,
+            progress=lambda done: progress.update(task, completed=done),
+        )
+        dialogues = list(store.read(users, seed=seed))
+    outcome = outcome_of(dialogues, viewers, seed=seed)
+    stops = [dialogue.stop for dialogue in dialogues]
+    summary: dict[str, Any] = {
+        "dialogues": len(dialogues),
+        "stops": {str(reason): stops.count(reason) for reason in StopReason if reason in stops},
+        **{
+            name: bootstrap_interval(values, seed=config.seed).to_report()
+            for name, values in outcome._asdict().items()
+        },
+    }
+    write_json(out / "summary.json", summary)
+    for name in outcome._fields:
+        low, high = summary[name]["ci95"]
+        console.print(f"{name}: {summary[name]['value']:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    console.print(", ".join(f"{reason}: {count}" for reason, count in summary["stops"].items()))
+    return out / "summary.json"

@@ -1,0 +1,28 @@
+"""What `persona simulate` does, said once: which finished run's agent talks, with whom, and how long."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class SimulateConfig(BaseModel):
+    """Every choice of one simulation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # Folder of a finished `persona run`: its world, agent and users.
+    run: Annotated[str, Field(min_length=1)]
+    # Every random draw follows from this one number, 0 or more.
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    # Who talks: "viewers" of the world itself, or users "learned" from the run's log and comparisons.
+    users: Literal["viewers", "learned"] = "learned"
+    # Whom they are of: "unseen" users, whom the run never trained on, or its "learners".
+    population: Literal["unseen", "learners"] = "unseen"
+    # Dialogues, one a user, at least 1.
+    dialogues: Annotated[int, Field(ge=1)] = 100
+    # Agent: the "base" model, the run's first "policy", or its "last" one after all rounds.
+    agent: Literal["base", "policy", "last"] = "last"
+    # Whether the policy is told what is known of each user; if not, everyone is the average user.
+    personal: bool = True
+    # Most dialogues that are live together, at least 1; memory grows with it.
+    block: Annotated[int, Field(ge=1)] = 256

@@ -1,0 +1,52 @@
+"""What `persona train` does, said once: which finished run it starts from, whom it trains with, and who judges."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainConfig(BaseModel):
+    """Every choice of one training against simulated users."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # Folder of a finished `persona run`: its world, retriever, profile and policy.
+    run: Annotated[str, Field(min_length=1)]
+    # Every random draw follows from this one number, 0 or more.
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    # Whom the policy trains with: "learned" from the run's log and comparisons, or "viewers" of the world itself.
+    users: Literal["learned", "viewers"] = "learned"
+    # Who judges, on users whom training never meets.
+    judges: Literal["viewers", "learned"] = "viewers"
+    # Policy to begin with: before ("policy") or after ("last") the run's own rounds of talking, or the "base" model.
+    start: Literal["policy", "last", "base"] = "policy"
+    # Users who train and users who judge, at least 2 each and at most as many as the run has.
+    learners: Annotated[int, Field(ge=2)] = 128
+    judging: Annotated[int, Field(ge=2)] = 200
+
+    # Dialogues of each learner whose successes are imitated first, 0 or more, and optimiser steps of that.
+    plans: Annotated[int, Field(ge=0)] = 1
+    plan_steps: Annotated[int, Field(ge=1)] = 32
+    # Rounds of talking and learning, 0 or more.
+    rounds: Annotated[int, Field(ge=0)] = 1
+    # For mtdpo and mtkto: dialogues of each learner in a round, at least 2.
+    attempts: Annotated[int, Field(ge=2)] = 4
+    # For ecpo: turns rated at most so many stars fell short, 1 to 5.
+    threshold: Annotated[float, Field(ge=1, le=5)] = 3.0
+    # Rewrites tried for each, at least 1.
+    candidates: Annotated[int, Field(ge=1)] = 4
+    # Whether turns are chosen by their user's rating and mended by its reasons, or by chance and blindly.
+    confirmation: bool = True
+    # What a rewrite must pass: "felt" better by the same users under the same luck, or "none".
+    gate: Literal["felt", "none"] = "felt"
+
+    # Optimiser steps of a round, pairs or dialogues in a step, pull towards the policy before the round, in 1/nat.
+    steps: Annotated[int, Field(ge=1)] = 80
+    pairs_per_step: Annotated[int, Field(ge=1)] = 16
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    # For ecpo: weight of the preferred reply's own likelihood, 0 or more.
+    sft_weight: Annotated[float, Field(ge=0)] = 1.0
+    # Peak learning rates of the LoRA and of the gate, above 0.
+    lora_lr: Annotated[float, Field(gt=0)] = 1e-3
+    gate_lr: Annotated[float, Field(gt=0)] = 3e-3

@@ -1,0 +1,110 @@
+"""Training and simulation on top of a finished run: every recipe by its name, resumed, refused."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from app.config import load_config, load_settings
+from app.errors import ConfigError, StoreError
+from app.files import write_json
+from app.manifest import MANIFEST, build_manifest
+from app.pipeline.context import RunContext
+from app.pipeline.policy import train_first_policy
+from app.pipeline.preferences import ask_users, learn_preferences
+from app.pipeline.replies import sample_replies
+from app.pipeline.retrieval import train_retrieval
+from app.pipeline.rounds import learn, talk
+from app.simulate import simulate
+from app.simulate_config import SimulateConfig
+from app.train import METHODS, train
+from app.train_config import TrainConfig
+from simulators.dialogue_store import read_table
+
+SMALL = (
+    "users=60 films=120 learners=30 unseen_users=12 impressions=40 prompts=16 replies_per_prompt=4 comparisons=12 "
+    "dialogues=8 turns=2 rounds=1 policy_steps=2 pairs_per_step=4 reply_tokens=24 latent_dim=3 device=cpu"
+).split()
+TINY = "learners=6 judging=4 plan_steps=1 steps=1 pairs_per_step=2 attempts=2 threshold=5".split()
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(name="finished", scope="module")
+def a_finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    run = RunContext(load_config(None, SMALL), folder)
+    write_json(folder / MANIFEST, build_manifest(run.config, run.data_hashes(), run.device))
+    stages: dict[str, Callable[[RunContext, Path], None]] = {
+        "retrieval": train_retrieval,
+        "replies": sample_replies,
+        "choices": ask_users,
+        "preferences": learn_preferences,
+        "policy": train_first_policy,
+        "talk-1": partial(talk, number=1),
+        "learn-1": partial(learn, number=1),
+    }
+    for name, work in stages.items():
+        run.stage(name).mkdir(parents=True)
+        work(run, run.stage(name))
+    return folder
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("method", list(METHODS))
+def test_every_recipe_trains_and_is_judged_by_all_who_were_invited(
+    method: str, finished: Path, tmp_path: Path
+) -> None:
+    config = load_settings(TrainConfig, None, [f"run={finished}", *TINY])
+    path = train(method, config, tmp_path / "out", resume=False, console=QUIET)
+    report = json.loads(path.read_text())
+    assert report["method"] == method and len(report["rounds"]) == 1
+    assert {row["gain"]["n"] for row in report["judges"].values()} == {4}
+    assert (tmp_path / "out" / "stages" / "train" / "policy").is_dir()
+    before = path.read_bytes()
+    train(method, config, tmp_path / "out", resume=True, console=QUIET)
+    assert path.read_bytes() == before
+    with pytest.raises(StoreError, match="must meet the same"):
+        train(method, config.model_copy(update={"seed": 1}), tmp_path / "out", resume=True, console=QUIET)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("users", ["viewers", "learned"])
+def test_a_simulation_goes_on_where_it_stopped(users: str, finished: Path, tmp_path: Path) -> None:
+    config = load_settings(
+        SimulateConfig, None, [f"run={finished}", f"users={users}", "dialogues=6", "block=4"]
+    )
+    path = simulate(config, tmp_path / "whole", console=QUIET)
+    summary = json.loads(path.read_text())
+    dialogues = read_table(tmp_path / "whole" / "dialogues.parquet")
+    assert summary["dialogues"] == len(dialogues) == 6 == sum(summary["stops"].values())
+    simulate(config, tmp_path / "cut", console=QUIET)
+    lines = (tmp_path / "cut" / "dialogues.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "cut" / "dialogues.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:30])
+    simulate(config, tmp_path / "cut", console=QUIET)
+    assert read_table(tmp_path / "cut" / "dialogues.parquet") == dialogues
+    assert (tmp_path / "cut" / "summary.json").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.integration
+def test_too_many_guests_are_refused(finished: Path, tmp_path: Path) -> None:
+    config = SimulateConfig(run=str(finished), dialogues=13)
+    with pytest.raises(ConfigError, match="at most the 12 unseen users of the run; got 13"):
+        simulate(config, tmp_path / "out", console=QUIET)
+
+
+def test_an_unfinished_run_and_none_at_all_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"must hold manifest\.json"):
+        train("ecpo", TrainConfig(run=str(tmp_path)), tmp_path / "out", resume=False, console=QUIET)
+    write_json(tmp_path / MANIFEST, build_manifest(load_config(None, SMALL), {}, "cpu"))
+    with pytest.raises(StoreError, match="must start from a finished run"):
+        train("ecpo", TrainConfig(run=str(tmp_path)), tmp_path / "out", resume=False, console=QUIET)
+
+
+def test_the_run_must_be_named() -> None:
+    with pytest.raises(
+        ConfigError, match=r"`run` must be given; got nothing\. Set it in the file or as run=VALUE\."
+    ):
+        load_settings(TrainConfig, None, ["seed=1"])
