@@ -2,8 +2,8 @@
 
 Starts from a finished `persona run` of the film world. Every arm trains with users learned from the run's log and
 comparisons and is judged by the world's own users, whom training never meets, under the same luck for all arms:
-success, satisfaction, true utility, and the gains over imitation alone, with intervals over users and seeds. Needs about
-three minutes an arm and seed on one core; a stopped benchmark goes on where it was. Writes
+success, satisfaction, true utility, and the gains over imitation alone, with intervals over users and seeds. Needs
+about three minutes an arm and seed on one core; a stopped benchmark goes on where it was. Writes
 `results/training/<date>-<commit>.json`.
 
     python -m benchmarks.bench_training runs/film-world-seed0 --seeds 0 1 2
