@@ -30,7 +30,7 @@ class ChoiceScenes:
         users: Row of the user. Shape (S,), int64.
         times: When it happened, in seconds. Shape (S,), int64.
         options: Rows of the items by slot, -1 where there are fewer than O. Shape (S, O), int64.
-        positions: 0-based place at which each option was shown. Shape (S, O), int64.
+        positions: 0-based place at which each option was shown, 0 where it was drawn. Shape (S, O), int64.
         chosen: Slot that was chosen, -1 for none. Shape (S,), int64.
         history: 1 where the user had met the item before the scene. Shape (S, I).
     """
@@ -170,8 +170,8 @@ def sampled_scenes(
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero(enough)
     options, chosen = _draw_options(items[rows], history[rows], n_options, np.log(chance), rng)
-    slots = np.broadcast_to(np.arange(n_options), options.shape).copy()
-    return ChoiceScenes(users[rows], times[rows], options, slots, chosen, history[rows])
+    # Nobody saw these options in an order, so a slot is no place: fitted as one, its noise would tilt every scene.
+    return ChoiceScenes(users[rows], times[rows], options, np.zeros_like(options), chosen, history[rows])
 
 
 def place_uniformly(chosen: Ints, others: Ints, rng: np.random.Generator) -> tuple[Ints, Ints]:

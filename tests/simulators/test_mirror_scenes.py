@@ -50,7 +50,7 @@ def test_histories_are_strictly_before_and_options_not_among_them() -> None:
     log = taken_log()
     scenes = sampled_scenes(log, n_items=N_ITEMS, n_options=5, min_history=3, seed=0)
     # Rows 4.. of each user: rows 2 and 3 share a moment, so they have two earlier rows only.
-    assert len(scenes) == 30 * 8
+    assert len(scenes) == 30 * 8 and not scenes.positions.any()
     for s in range(len(scenes)):
         own = log[log["user_id"] == scenes.users[s]]
         before = own.loc[own["timestamp"] < scenes.times[s], "item_id"]
