@@ -89,7 +89,7 @@ class EndpointCall:
         reason = ""
         for attempt in range(self.settings.attempts):
             outcome = await self._ask(messages, seed, held)
-            if outcome.kind is Kind.REQUEST_REFUSED and held and self._schema_taken() is None:
+            if outcome.kind is Kind.REQUEST_REFUSED and held and not self._schema_taken():
                 # Whether it was the schema that was refused shows when the same request is sent without one.
                 held = False
                 outcome = await self._ask(messages, seed, held)

@@ -70,7 +70,7 @@ class FaultyServer(ThreadingHTTPServer):
         retry_after: What a rate limit tells in its header.
         key: The only key that is let in, or None for any.
         model: The only model that is there, or None for any.
-        refuses_schema: Whether a response format is refused.
+        refuses_schema: Whether a response format is refused: once at once, and later not until something was answered.
         usage: Whether tokens are counted.
     """
 
@@ -111,6 +111,8 @@ class FaultyServer(ThreadingHTTPServer):
         self.under_way = self.most_under_way = 0
         self.lock = threading.Lock()
         self.closing = threading.Event()
+        self._some_answered = threading.Event()
+        self._refused = False
         self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01})
 
     @property
@@ -130,6 +132,14 @@ class FaultyServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that hang up are nothing to write home about."""
+
+    def refuse(self, longest_s: float) -> None:
+        """Wait for the moment to refuse a response format."""
+        with self.lock:
+            first, self._refused = not self._refused, True
+        if not first:
+            self._some_answered.wait(longest_s)
+            self.closing.wait(0.1)
 
     def counts(self) -> dict[str, Any]:
         """What happened so far."""
@@ -152,6 +162,7 @@ class FaultyServer(ThreadingHTTPServer):
             happens = self.script.pop(0) if self.script else self._by_chance(name, time)
             if happens is None:
                 self.answered[name] += 1
+                self._some_answered.set()
             else:
                 self.faults[happens if isinstance(happens, str) else str(happens[0])] += 1
         return happens
@@ -202,6 +213,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif server.model is not None and request["model"] != server.model:
             self._send(404, json.dumps({"error": {"message": f"no model {request['model']}"}}).encode())
         elif server.refuses_schema and "response_format" in request:
+            server.refuse(self.timeout)
             self._send(400, b'{"error": {"message": "response_format is not supported"}}')
         else:
             self._happen(server.event(body), request)

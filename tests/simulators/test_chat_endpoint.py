@@ -214,6 +214,12 @@ def test_a_schema_is_sent_and_left_out_for_good_where_it_is_refused() -> None:
     assert not any("response_format" in body for body in server.bodies)
 
 
+def test_rows_under_way_when_a_schema_turns_out_to_be_refused_are_asked_without_it() -> None:
+    with FaultyServer(echo, refuses_schema=True) as server, pytest.warns(UserWarning, match="JSON schema"):
+        found = endpoint(server, concurrency=4).complete(rows(4), seeds=range(4), schema=SCHEMA)
+    assert [row.text for row in found] == echoed(range(4))
+
+
 def test_a_schema_that_was_taken_is_kept_when_a_row_is_refused() -> None:
     with FaultyServer(echo) as server:
         chat = endpoint(server, concurrency=1)
