@@ -32,8 +32,8 @@ class TrainConfig(BaseModel):
     rounds: Annotated[int, Field(ge=0)] = 1
     # For mtdpo and mtkto: dialogues of each learner in a round, at least 2.
     attempts: Annotated[int, Field(ge=2)] = 4
-    # For ecpo: turns rated at most so many stars fell short, 1 to 5.
-    threshold: Annotated[float, Field(ge=1, le=5)] = 3.0
+    # For ecpo: turns rated at most so many stars fell short, 1 to 5; all but the best in the published code.
+    threshold: Annotated[float, Field(ge=1, le=5)] = 4.0
     # Rewrites tried for each, at least 1.
     candidates: Annotated[int, Field(ge=1)] = 4
     # Whether turns are chosen by their user's rating and mended by its reasons, or by chance and blindly.

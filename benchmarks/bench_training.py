@@ -31,7 +31,7 @@ REFERENCE = "imitation alone"
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     REFERENCE: ("ecpo", ("rounds=0",)),
     "ECPO": ("ecpo", ()),
-    "ECPO, threshold 4": ("ecpo", ("threshold=4",)),
+    "ECPO, threshold 3": ("ecpo", ("threshold=3",)),
     "ECPO without confirmation": ("ecpo", ("confirmation=false",)),
     "ECPO without gate": ("ecpo", ("gate=none",)),
     "trajectory DPO": ("mtdpo", ()),
