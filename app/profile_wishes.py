@@ -6,7 +6,6 @@ reward that is linear in the latent all of this is exact.
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -229,12 +228,6 @@ def predict_pairs(profile: Profile, posterior: Posterior, first: Tensor, second:
     everything = torch.ones(rows, count, dtype=torch.bool, device=first.device)
     asked = ReplyPairs(first.expand(rows, -1, -1), second.expand(rows, -1, -1), everything)
     return profile.predict(posterior, asked)
-
-
-def rank_wishes(wishes: Wishes, row: int, names: Sequence[str]) -> list[str]:
-    """Names of the attributes, that which the user wants most surely more or less of first."""
-    ratio = np.abs(wishes.mean[row]) / np.maximum(wishes.std[row], 1e-12)
-    return [names[place] for place in np.argsort(-ratio, kind="stable")]
 
 
 def _coefficients(profile: Profile, users: Posterior, lens: Lens) -> Values:

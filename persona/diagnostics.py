@@ -1,7 +1,7 @@
 """What may be wrong with a profile although its accuracy looks right: blind labels, loud users, empty latents.
 
-Each figure comes with a 95 % interval over users where it is a mean over users. The gap under shuffled contexts and the
-active units stand in `persona.evaluation`.
+Figures are by user, for intervals over users. The gap under shuffled contexts and the least variance of an active unit
+stand in `persona.evaluation`.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from persona.data.comparisons import ComparisonTable, context_pairs
 from persona.errors import DataError, ShapeError
-from persona.evaluation import Measure, bootstrap_mean
 from persona.profiles import Profile
 from persona.types import ReplyPairs
 
@@ -22,20 +20,11 @@ Values = NDArray[np.float64]
 _LEAST_NORM = 1e-6
 
 
-class ScaleSpread(NamedTuple):
-    """How loud users are.
-
-    ratio: The 90 % quantile of users' reward scales over the 10 % one; 1 if all are equally loud.
-    scales: Deviation of each user's log-odds over the same pairs. Shape (U,).
-    """
-
-    ratio: float
-    scales: Values
-
-
 @torch.no_grad()
 def flip_cosines(profile: Profile, pairs: ReplyPairs) -> Values:
     """Cosine between each user's latent and that of someone who chose the opposite every time.
+
+    An encoder that reads who won gives values near -1; one that only reads what was asked about gives +1.
 
     Args:
         profile: What is judged.
@@ -51,68 +40,11 @@ def flip_cosines(profile: Profile, pairs: ReplyPairs) -> Values:
     return values
 
 
-@torch.no_grad()
-def label_flip_cosine(
-    profile: Profile, context: ComparisonTable, features: Tensor, *, k: int, seed: int
-) -> Measure:
-    """Cosine between each user's latent and that of someone who chose the opposite every time.
-
-    An encoder that reads who won gives values near -1; one that only reads what was asked about gives +1. Users whose
-    mean stays zero are left out.
-
-    Args:
-        profile: What is judged.
-        context: What users chose.
-        features: Plain features of every reply. Shape (N, D).
-        k: Pairs of each user.
-        seed: Draws them, and the resamples.
-
-    Raises:
-        DataError: No user's latent moves at all.
-    """
-    users = context.user_ids
-    pairs = context_pairs(context, profile.lift(features), users, k, np.random.default_rng(seed))
-    cosines = flip_cosines(profile, pairs)
-    if np.isnan(cosines).all():
-        raise DataError(
-            f"Some user's latent must move by {k} choices; got none of {len(users)}. The profile has collapsed, or has "
-            "no latent."
-        )
-    return bootstrap_mean(cosines, seed)
-
-
-@torch.no_grad()
-def reward_scale_spread(
-    profile: Profile, context: ComparisonTable, features: Tensor, *, k: int, seed: int, pairs: int = 256
-) -> ScaleSpread:
-    """How much further one user's log-odds spread than another's, over the same pairs of replies.
+def scale_ratio(scales: Values) -> float:
+    """The 90 % quantile of users' reward scales over the 10 % one; infinite where the latter is 0.
 
     A policy trained on all users' rewards follows the loud ones; see `persona.rewards.win_probability` for a scale that
     is the same for all.
-
-    Args:
-        profile: What is judged.
-        context: What users chose; its pairs are also what the log-odds are taken over.
-        features: Plain features of every reply. Shape (N, D).
-        k: Pairs of each user that the belief rests on.
-        seed: Draws contexts and pairs.
-        pairs: Pairs that everybody is asked about.
-    """
-    rng = np.random.default_rng(seed)
-    users, lifted = context.user_ids, profile.lift(features)
-    belief = profile.encode(context_pairs(context, lifted, users, k, rng))
-    rows = rng.integers(len(context), size=pairs)
-    sides = [
-        lifted[torch.from_numpy(part[rows]).to(lifted.device)] for part in (context.chosen, context.rejected)
-    ]
-    chosen, rejected = (side.expand(len(users), *side.shape) for side in sides)
-    asked = ReplyPairs(chosen, rejected, torch.ones(chosen.shape[:2], dtype=torch.bool, device=lifted.device))
-    scales = torch.logit(profile.predict(belief, asked).double(), eps=1e-9).std(1).cpu().numpy()
-    return ScaleSpread(scale_ratio(scales), scales)
-
-
-def scale_ratio(scales: Values) -> float:
-    """The 90 % quantile of users' reward scales over the 10 % one; infinite where the latter is 0.
 
     Args:
         scales: Deviation of each user's log-odds over the same pairs. Shape (U,), at least one user.

@@ -4,25 +4,11 @@ Each head gives the average user's linear reward (`base`) apart from what the la
 training can withhold the first and force the second to predict.
 """
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
 from persona.profiles.set_encoders import SLOPE, seeded_linear
-
-
-class RewardHead(Protocol):
-    """What every head offers; features are (B, T, D) or, the same for all users, (T, D)."""
-
-    def base(self, features: Tensor) -> Tensor:
-        """Reward that does not depend on the user, in logits. Shape (B, T) or (T,)."""
-        ...
-
-    def personal(self, features: Tensor, z: Tensor) -> Tensor:
-        """Reward that the latents z (B, Z) add, in logits. Shape (B, T)."""
-        ...
 
 
 class BilinearHead(nn.Module):

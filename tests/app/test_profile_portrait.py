@@ -4,7 +4,15 @@ import numpy as np
 import torch
 
 from app.profile_portrait import draw_portrait, next_questions
-from app.profile_wishes import belief_odds, build_lens, central_wishes, draw_users, no_pairs, read_wishes
+from app.profile_wishes import (
+    belief_odds,
+    build_lens,
+    central_wishes,
+    draw_users,
+    no_pairs,
+    read_wishes,
+    reward_scales,
+)
 from persona.profiles.hierarchical_bayes import HierarchicalBayes
 from persona.profiles.latent import LatentProfile
 from persona.types import Posterior, ReplyPairs
@@ -52,6 +60,18 @@ def test_the_average_user_wants_nothing_more_than_the_average_user() -> None:
     found = read_wishes(made, made.encode(no_pairs(features)), lens, seed=0)
     assert np.allclose(found.mean, 0.0, atol=1e-4)
     assert np.allclose(found.probability_of_more(), 0.5, atol=1e-4)
+
+
+def test_a_user_is_as_loud_as_their_log_odds_spread() -> None:
+    made = profile()
+    features = torch.randn(40, FEATURES, generator=torch.Generator().manual_seed(3))
+    lens = build_lens(made, features, np.eye(40)[:, :2], np.arange(40).reshape(20, 2))
+    posterior = made.encode(pairs(70, 4, seed=4))  # more users than are asked at once
+    certain = posterior._replace(covariance=1e-9 * torch.eye(3).expand(70, -1, -1))
+    weights = (made.pooled + certain.mean @ made.head).detach()
+    odds = weights @ (features[0::2] - features[1::2]).T
+    assert np.allclose(reward_scales(made, certain, lens), odds.std(1).numpy(), rtol=1e-3)
+    assert reward_scales(made, Posterior(*(part[:0] for part in certain[:2])), lens).shape == (0,)
 
 
 def test_draws_have_the_moments_of_the_belief_and_kinds_in_proportion() -> None:

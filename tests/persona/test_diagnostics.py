@@ -1,15 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from persona.data.comparisons import context_pairs
 from persona.diagnostics import (
     fit_probe,
     flip_cosines,
-    label_flip_cosine,
     probe_dimensions,
-    reward_scale_spread,
     scale_ratio,
 )
 from persona.errors import DataError, ShapeError
@@ -34,32 +31,12 @@ def test_an_encoder_that_reads_labels_turns_round_when_they_are_flipped() -> Non
     data = world()
     reads = HierarchicalBayes(torch.zeros(40), 0.3 * torch.eye(40))
     blind = Blind(torch.zeros(40), 0.3 * torch.eye(40))
-    opposite = label_flip_cosine(reads, data.table, data.features, k=8, seed=0)
-    same = label_flip_cosine(blind, data.table, data.features, k=8, seed=0)
-    assert opposite["value"] == pytest.approx(-1.0, abs=1e-3)
-    assert same["value"] == pytest.approx(1.0, abs=1e-3)
-    pairs = context_pairs(data.table, data.features, data.table.user_ids[:3], 8)
-    unknown = pairs.keep(torch.tensor([[True], [True], [False]]))
-    assert flip_cosines(reads, unknown).tolist() == pytest.approx(
-        [-1.0, -1.0, float("nan")], nan_ok=True, abs=1e-3
-    )
-    with pytest.raises(DataError, match="must move by 8 choices; got none of 20"):
-        label_flip_cosine(PooledReward(torch.ones(40), 1.0), data.table, data.features, k=8, seed=0)
-
-
-def test_loud_users_are_seen_and_equal_ones_are_not() -> None:
-    data = world()
-    equal = reward_scale_spread(PooledReward(torch.ones(40), 1.0), data.table, data.features, k=4, seed=0)
-    assert equal.ratio == pytest.approx(1.0)
-    assert equal.scales.shape == (20,)
-
-    class Loud(PooledReward):
-        def predict(self, posterior: Posterior, asked: ReplyPairs) -> Tensor:
-            loud = torch.where(torch.arange(len(asked.mask)) < 10, 4.0, 1.0)
-            return torch.sigmoid(0.05 * loud[:, None] * (asked.difference @ self.weights))
-
-    spread = reward_scale_spread(Loud(torch.ones(40), 1.0), data.table, data.features, k=4, seed=0)
-    assert spread.ratio == pytest.approx(4.0, rel=1e-4)
+    pairs = context_pairs(data.table, data.features, data.table.user_ids, 8)
+    assert flip_cosines(reads, pairs).tolist() == pytest.approx([-1.0] * 20, abs=1e-3)
+    assert flip_cosines(blind, pairs).tolist() == pytest.approx([1.0] * 20, abs=1e-3)
+    assert np.isnan(flip_cosines(PooledReward(torch.ones(40), 1.0), pairs)).all()  # nothing that could move
+    shown = torch.arange(20)[:, None] < 2
+    assert np.isnan(flip_cosines(reads, pairs.keep(shown))).tolist() == [False] * 2 + [True] * 18
 
 
 def test_the_ratio_of_scales_is_that_of_the_outer_tenths() -> None:
