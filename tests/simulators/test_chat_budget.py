@@ -4,6 +4,7 @@ import asyncio
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -77,6 +78,15 @@ def test_what_the_work_raises_reaches_the_caller() -> None:
         wait_for(fails())
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own handler: a process begun in the background inherits one that ignores interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_cancels_the_work() -> None:
     ended: list[str] = []
     main = threading.main_thread().ident
