@@ -1,8 +1,8 @@
 """What `persona train` does, said once: which finished run it starts from, whom it trains with, and who judges."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TrainConfig(BaseModel):
@@ -17,7 +17,7 @@ class TrainConfig(BaseModel):
 
     # Whom the policy trains with: "learned" from the run's log and comparisons, or "viewers" of the world itself.
     users: Literal["learned", "viewers"] = "learned"
-    # Who judges, on users whom training never meets.
+    # Who judges, on users whom training never meets: those of the other kind unless told otherwise.
     judges: Literal["viewers", "learned"] = "viewers"
     # Policy to begin with: before ("policy") or after ("last") the run's own rounds of talking, or the "base" model.
     start: Literal["policy", "last", "base"] = "policy"
@@ -50,3 +50,8 @@ class TrainConfig(BaseModel):
     # Peak learning rates of the LoRA and of the gate, above 0.
     lora_lr: Annotated[float, Field(gt=0)] = 1e-3
     gate_lr: Annotated[float, Field(gt=0)] = 3e-3
+
+    @model_validator(mode="before")
+    @classmethod
+    def _let_others_judge(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {"judges": "learned" if given.get("users") == "viewers" else "viewers"} | given

@@ -5,6 +5,7 @@ departures hold here too. The policy first imitates its own successes, as in `si
 recipes can be compared.
 """
 
+import math
 from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -72,7 +73,8 @@ def train_multi_turn(
 
     Returns:
         What the judges felt, and of each round `accepted` (share of the dialogues) and the training's last `loss` and
-        `margin`, which a round without both successes and failures lacks.
+        `margin`, which a round without both successes and failures lacks; the margin is that of the last step which
+        saw both.
 
     Raises:
         RolloutError: The agent does not keep tokens.
@@ -99,11 +101,12 @@ def train_multi_turn(
         learn = _seed(seed, _LEARN, number)
         if config.paired:
             pairs = pair_trajectories(attempts, condition, seed=luck)
-            last = train_on_pairs(agent.policy, pairs, config.learning, seed=learn, report=told)[-1]
+            steps = train_on_pairs(agent.policy, pairs, config.learning, seed=learn, report=told)
         else:
             examples = label_trajectories(attempts, condition)
-            last = train_on_outcomes(agent.policy, examples, config.learning, seed=learn, report=told)[-1]
-        return figures | {"loss": last["loss"], "margin": last["margin"]}
+            steps = train_on_outcomes(agent.policy, examples, config.learning, seed=learn, report=told)
+        margins = [step["margin"] for step in steps if not math.isnan(step["margin"])]
+        return figures | {"loss": steps[-1]["loss"]} | ({"margin": margins[-1]} if margins else {})
 
     return train_in_rounds(agent, plan, teach, config.rounds, judges=judges, report=told)
 

@@ -9,7 +9,7 @@ Departures, each with its reason:
    a card, and a part of the history only.
 3. The reference is the policy as training finds it, each dialogue under its own condition, as in the paper's rounds;
    its log-probabilities are computed once.
-4. The baseline of KTO is that of Ethayarajh et al. (2024): replies to other dialogues' prompts, turn by turn.
+4. The baseline of KTO is that of Ethayarajh et al. (2024): replies to other users' prompts, turn by turn.
 5. Learning rates are those of a LoRA on a small model, far above those of full fine-tuning.
 """
 
@@ -168,10 +168,13 @@ def train_on_outcomes(
 
 
 def mismatched(dialogues: Sequence[Trajectory]) -> list[Trajectory]:
-    """Every dialogue's prompts with the replies of the dialogue before it, turn by turn."""
+    """Every dialogue's prompts with the replies of the one half of them away, turn by turn.
+
+    Neighbours are mostly attempts of one user, whose prompts begin alike: their replies would be no strangers.
+    """
     found = []
     for number, dialogue in enumerate(dialogues):
-        other = dialogues[number - 1]
+        other = dialogues[number - max(len(dialogues) // 2, 1)]
         rows = []
         for turn, row in enumerate(dialogue):
             stranger = other[turn % len(other)]

@@ -108,3 +108,9 @@ def test_the_run_must_be_named() -> None:
         ConfigError, match=r"`run` must be given; got nothing\. Set it in the file or as run=VALUE\."
     ):
         load_settings(TrainConfig, None, ["seed=1"])
+
+
+def test_users_of_the_other_kind_judge_unless_told_otherwise() -> None:
+    asked = ([], ["users=viewers"], ["users=viewers", "judges=viewers"])
+    kinds = [load_settings(TrainConfig, None, ["run=x", *more]).judges for more in asked]
+    assert kinds == ["viewers", "learned", "viewers"]

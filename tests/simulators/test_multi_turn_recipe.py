@@ -1,5 +1,7 @@
 """Multi-turn DPO and KTO against simulated users, end to end on a tiny policy."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -59,6 +61,13 @@ def test_a_round_learns_from_what_ended_well_and_repeats_itself(paired: bool) ->
     assert all(torch.equal(a, b) for a, b in zip(weights, same, strict=True))
     _, untrained = train(config.model_copy(update={"rounds": 0}))
     assert any(not torch.equal(a, b) for a, b in zip(weights, untrained, strict=True))
+
+
+def test_a_round_whose_last_step_saw_one_kind_alone_still_has_finite_figures() -> None:
+    single = TrajectoryConfig(steps=4, examples_per_step=2)
+    for seed in range(3):
+        result, _ = train(SHORT.model_copy(update={"paired": False, "learning": single}), seed=seed)
+        assert all(math.isfinite(value) for value in result.rounds[0].values())
 
 
 def test_plans_come_first() -> None:

@@ -178,11 +178,16 @@ def test_the_same_seed_gives_the_same_bits(objective: str) -> None:
     ]
 
 
-def test_strangers_answer_each_prompt_with_the_dialogue_before() -> None:
+def test_strangers_answer_each_prompt_with_the_replies_of_another_user() -> None:
     found = mismatched([GOOD[0], BAD[1]])
     assert [r.ids for r in found[0]] == [(5, 6, 7, 31, 32, 1), (5, 6, 7, 8, 9, 33)]
     assert [r.ids for r in found[1]] == [(8, 8, 8, 20, 21, 1), (7, 22, 1), (6, 5, 20, 21, 1)]
     assert [sum(r.policy) for r in found[1]] == [3, 2, 3]
+    # Dialogues come by user, three attempts each: reply 10 + n is that of user n // 3.
+    by_user = mismatched(
+        [(row([user], [10 + 3 * user + attempt]),) for user in range(4) for attempt in range(3)]
+    )
+    assert all((r.ids[1] - 10) // 3 != r.ids[0] for (r,) in by_user)
 
 
 def spoken(user: int, stop: StopReason, token: int, *, turns: int = 1) -> Dialogue:
