@@ -174,6 +174,7 @@ def split_trial(prepared: Prepared, config: FitConfig, seed: int) -> Trial:
 
     Raises:
         DataError: A part has no comparisons.
+        ConfigError: Training sees one prompt alone.
     """
     table = prepared.indexed.table
     split = split_table(
@@ -185,8 +186,16 @@ def split_trial(prepared: Prepared, config: FitConfig, seed: int) -> Trial:
         prompt_groups=prepared.prompt_groups,
     )
     judged = prepared.judged[_rows_of(split.target, table)]
-    replies = np.unique(np.concatenate([split.train.chosen, split.train.rejected]))
-    scale = FeatureScale.fit(prepared.raw, config.features, replies, np.unique(split.train.prompts))
+    replies, prompts = (
+        np.unique(np.concatenate([split.train.chosen, split.train.rejected])),
+        np.unique(split.train.prompts),
+    )
+    if len(prompts) < 2:
+        raise ConfigError(
+            f"Training must see at least 2 prompts; got {len(prompts)} of {len(prepared.indexed.prompts)} in the data. "
+            "Collect choices on more prompts, or lower --target-prompts and --context-prompts."
+        )
+    scale = FeatureScale.fit(prepared.raw, config.features, replies, prompts)
     return Trial(split, judged == AGREED, judged == CONTROVERSIAL, scale)
 
 

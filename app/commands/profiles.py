@@ -21,7 +21,7 @@ def fit(
         str | None,
         typer.Option(
             help="Among pooled, length, logistic, hierarchical, particles, reward-features, vpl, vpl-amortised, "
-            "vpl-paper, pal, pal-prompt, gpm, micro, direction and pro (which read scores of the data), "
+            "vpl-paper (in minutes), pal, pal-prompt, gpm, micro, direction and pro (which read scores of the data), "
             "context-aware (which reads a column context), and, through a language model, in minutes, fspo, "
             "in-context-prompt, user-tokens."
         ),

@@ -118,3 +118,11 @@ def test_near_duplicates_can_be_kept_in_one_part(tmp_path: Path) -> None:
         overlap = prompt_overlap(split_trial(made, config, 0).split, made.indexed.prompts)
         near[grouped] = overlap.near_training + overlap.near_context
     assert near[False] > 0 and near[True] == 0
+
+
+def test_a_single_prompt_to_train_on_is_told(tmp_path: Path) -> None:
+    rows = [{**row, "prompt": f"p{place % 3}"} for place, row in enumerate(choices(users=12, comparisons=12))]
+    path = write_choices(tmp_path / "c.jsonl", rows)
+    config = build_fit_config({"data": str(path), "seeds": (0,)})
+    with pytest.raises(ConfigError, match="at least 2 prompts; got 1 of 3 in the data"):
+        split_trial(prepare(config), config, 0)

@@ -146,7 +146,7 @@ def test_influence_is_that_of_leaving_the_choice_out() -> None:
         expected = float(made.predict(without, own))
     assert math.isclose(telling.influence, float(change.abs().mean()), rel_tol=1e-3)
     assert math.isclose(telling.expected, expected, rel_tol=1e-3)
-    assert portrait.doubt_left < 1
+    assert portrait.doubt_left is not None and portrait.doubt_left < 1
 
 
 class Saturating:

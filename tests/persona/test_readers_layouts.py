@@ -289,6 +289,13 @@ class TestDetection:
         with pytest.raises(DataError, match=r"`layout` must be one of .*; got `csv`"):
             read_preferences(path, layout="csv")
 
+    def test_columns_of_pairs_that_lack_are_named(self, tmp_path: Path) -> None:
+        path = write_lines(tmp_path / "a.jsonl", [{"user_id": "u", "prompt": "q", "better": "a"}])
+        with pytest.raises(DataError, match="columns user_id, prompt, better, without chosen, rejected"):
+            read_preferences(path)
+        with pytest.raises(DataError, match=r"columns user_id, prompt, better, without rejected\."):
+            read_preferences(path, options=ReadOptions(columns={"chosen": "better"}))
+
     def test_replies_that_nobody_rated_are_told_apart(self, tmp_path: Path) -> None:
         path = write_lines(tmp_path / "a.jsonl", [{"prompt": "p", "responses": {"m": "a"}}])
         with pytest.raises(

@@ -18,6 +18,7 @@ from persona.data.preferences import (
 from persona.data.readers.files import RawRows, read_rows
 from persona.data.readers.options import ReadOptions
 from persona.data.readers.pairs import (
+    COLUMNS,
     HH_SUBSETS,
     convert_hh_rlhf,
     convert_pairs,
@@ -132,6 +133,9 @@ def _detect(raw: RawRows, options: ReadOptions) -> Layout:
             f"`{raw.source}` must say who preferred what; got replies alone ({columns}). Read it with `read_answers`, "
             "and draw users with `simulate_users`."
         )
+    lacking = [name for name in COLUMNS if options.columns.get(name, name) not in raw.frame.columns]
+    if len(lacking) < len(COLUMNS):
+        columns += f", without {', '.join(lacking)}"
     raise DataError(
         f"`{raw.source}` must have a known layout ({', '.join(layout.name for layout in LAYOUTS)}); got the columns "
         f"{columns}. Rename them to user_id, prompt, chosen and rejected, or map them with `columns`."
