@@ -89,16 +89,19 @@ def _plots(report: Report) -> dict[str, Plot]:
             plots.accuracy_figure(report, names),
             tables["accuracy"],
         ),
-        Plot(
-            "calibration",
-            "Is it as often right as it says?",
-            f"After {size} comparisons, by how sure a method says to be. Above the dashed line it is right more often "
-            f"than it says, below it less. Bins with fewer than {plots.LEAST_CHOICES} choices are left out, and so are "
-            f"methods beyond the best {_CLEAREST} and one model for everybody; the table has all.",
-            plots.calibration_figure(report, shown),
-            tables["calibration"],
-        ),
     ]
+    if plots.has_calibration(report, [name for name in shown if name != POOLED] or [POOLED]):
+        found.append(
+            Plot(
+                "calibration",
+                "Is it as often right as it says?",
+                f"After {size} comparisons, by how sure a method says to be. Above the dashed line it is right more "
+                f"often than it says, below it less. Bins with fewer than {plots.LEAST_CHOICES} choices are left out, "
+                f"and so are methods beyond the best {_CLEAREST} and one model for everybody; the table has all.",
+                plots.calibration_figure(report, shown),
+                tables["calibration"],
+            )
+        )
     if personal:
         found.append(
             Plot(

@@ -101,7 +101,12 @@ def measure_methods(
             "calibration": _calibration(table),
         }
     last = {name: table.accuracy[-1] for name, table in tables.items()}
-    return figures, _compare(last, POOLED, seed), _best(last, seed)
+    comparisons = _compare(last, POOLED, seed)
+    for row in comparisons:
+        # One difference has one interval, that which its verdict rests on.
+        measure = figures[row["first"]]["by_context"][f"k{sizes[-1]}"]["over_pooled"]
+        measure["ci95"] = [row["low"], row["high"]]
+    return figures, comparisons, _best(last, seed)
 
 
 def _at_size(

@@ -65,6 +65,13 @@ def accuracy_figure(report: Report, names: Sequence[str]) -> Figure:
     return {"data": [*bands, *curves], "layout": layout}
 
 
+def has_calibration(report: Report, names: Sequence[str]) -> bool:
+    """Whether any of these methods has a bin of enough choices for `calibration_figure`."""
+    return any(
+        part["choices"] >= LEAST_CHOICES for name in names for part in report["methods"][name]["calibration"]
+    )
+
+
 def calibration_figure(report: Report, names: Sequence[str]) -> Figure:
     """How much more often a method is right than it says, by how sure it says to be; 0 is honest.
 

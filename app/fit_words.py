@@ -16,6 +16,8 @@ BLIND = -0.5
 """Cosine of a belief with that of flipped choices above which the belief hardly minds who won."""
 HARDLY = 0.3
 """R2 below which an attribute can hardly be read from the features."""
+LITTLE = 0.05
+"""Loss of accuracy under another user's comparisons below which a method hardly knows users."""
 
 
 def title_of(report: Report, name: str) -> str:
@@ -63,8 +65,18 @@ def answer(report: Report) -> str:
         return f"Personalisation does harm here: {after} of that user's choices on new prompts, {over}: {change}."
     return (
         f"Personalisation does not clearly help here: {after} of that user's choices on new prompts, {over}; the "
-        f"difference of {change} may be luck."
+        f"difference of {change} may be luck{_why_undecided(report, best)}."
     )
+
+
+def _why_undecided(report: Report, name: str) -> str:
+    """Why a difference whose own interval is clear of 0 may still be luck; nothing where it is not clear of 0."""
+    row = next(row for row in report["comparisons"] if row["first"] == name)
+    if row["low"] <= 0.0 <= row["high"]:
+        return ""
+    count = len(report["comparisons"])
+    tried = f"after correction for {count} comparisons with the one model" if count > 1 else "by permutation"
+    return f", although its interval is clear of 0: p is {row['p_holm']:.2f} {tried}"
 
 
 def sentences(report: Report) -> list[str]:
@@ -166,9 +178,10 @@ def _objectives(report: Report) -> list[str]:
     if not told["scores"]:
         return []
     found = f"Methods over named attributes (direction, pro) read the data's own scores: {', '.join(told['scores'])}"
-    some = f"; {_count(told['unknown'], 'reply')} without one of them" if told["unknown"] else ""
-    some = some.replace("replys", "replies")
-    return [f"{found}{some}{' count as average' if some else ''}."]
+    if not told["unknown"]:
+        return [f"{found}."]
+    replies = "1 reply" if told["unknown"] == 1 else f"{told['unknown']:,} replies"
+    return [f"{found}; an unknown score counts as average, in {replies}."]
 
 
 def _who_serves_best(report: Report) -> list[str]:
@@ -217,13 +230,14 @@ def _what_it_knows(report: Report) -> list[str]:
         return []
     gap = report["methods"][best]["shuffle_gap"]
     change = show({"value": -gap["value"], "ci95": [-gap["ci95"][1], -gap["ci95"][0]]}, "points")
-    if gap["ci95"][0] > 0:
-        return [
-            f"Shown another user's comparisons instead, it changes by {change}: what it knows is the user."
-        ]
-    return [
-        f"Shown another user's comparisons instead, it changes by {change}: it hardly knows one user from another."
-    ]
+    low, high = gap["ci95"]
+    if low > 0:
+        known = "what it knows is the user"
+    elif high < LITTLE:
+        known = "it hardly knows one user from another"
+    else:
+        known = "whether it knows one user from another is not sure"
+    return [f"Shown another user's comparisons instead, it changes by {change}: {known}."]
 
 
 def _what_it_minds(report: Report) -> list[str]:

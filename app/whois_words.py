@@ -12,6 +12,8 @@ from app.headlines import show, show_value
 
 SURE = 0.8
 """Probability from which a wish is said in words."""
+SLIGHT = 0.05
+"""Log-odds a deviation below which a wish, however sure, decides hardly any choice and is not said in words."""
 _SHOWN_CHOICES = 3
 _TEXT = 160
 _MOST_SURE = 0.99
@@ -52,7 +54,7 @@ def summary(told: Told) -> str:
     known = [
         f"{wish['words']} ({show_value(min(wish['sure'], _MOST_SURE), 'share')} sure)"
         for wish in told["wishes"]
-        if wish["sure"] >= SURE
+        if wish["sure"] >= SURE and abs(wish["mean"]) >= SLIGHT
     ]
     unsure = [wish["attribute"] for wish in told["wishes"] if wish["sure"] < SURE]
     if not known:
@@ -87,8 +89,10 @@ def _wishes(wishes: Sequence[Told]) -> Table:
     for wish in wishes:
         strength = show({"value": wish["mean"], "ci95": [wish["low"], wish["high"]]}, "gain")
         sure = show_value(min(wish["sure"], _MOST_SURE), "share")
-        is_known = wish["sure"] >= SURE
-        table.add_row(escape(wish["attribute"]), wish["words"] if is_known else "open", strength, sure)
+        wants = (
+            "open" if wish["sure"] < SURE else wish["words"] if abs(wish["mean"]) >= SLIGHT else "no matter"
+        )
+        table.add_row(escape(wish["attribute"]), wants, strength, sure)
     return table
 
 

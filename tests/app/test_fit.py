@@ -10,9 +10,10 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from app.errors import ConfigError, StoreError
+from app.fit_plots import calibration_figure, has_calibration
 from app.fit_report import PROFILES_HTML
 from app.fit_scores import read_scores
-from app.fit_words import _what_it_minds, diagnostics_meanings, facts_of
+from app.fit_words import _what_it_knows, _what_it_minds, answer, diagnostics_meanings, facts_of
 from app.headlines import show
 from app.profile_files import load_profile
 from app.profile_methods import METHODS, Material, Method
@@ -43,6 +44,7 @@ def test_a_taste_that_is_there_is_found_and_said_first(done: FinishedFit) -> Non
     assert best != "pooled" and gain["ci95"][0] > 0
     row = next(row for row in report["comparisons"] if row["first"] == best)
     assert row["is_better"] and row["p_holm"] >= row["p"]
+    assert gain["ci95"] == [row["low"], row["high"]]  # one difference, one interval, wherever it stands
     assert np.isclose(row["difference"], gain["value"])
     assert report["methods"][best]["shuffle_gap"]["ci95"][0] > 0
     assert np.isclose(np.mean(report["methods"][best]["gains"]), gain["value"])
@@ -86,7 +88,8 @@ def test_the_page_answers_first_and_loads_nothing(done: FinishedFit) -> None:
     assert all(link.startswith("#") for link in Page(text.replace(get_plotlyjs(), "")).loaded)
     found = re.findall(r'<script type="application/json" id="figure-([\w-]+)">(.*?)</script>', text)
     figures = {key: json.loads(body) for key, body in found}
-    assert figures.keys() == {"accuracy", "calibration", "forest", "gains", "map"}
+    assert figures.keys() == {"accuracy", "forest", "gains", "map"}
+    assert "Too few choices were asked to draw" in text
     assert sum(figures["gains"]["data"][0]["y"]) == report["split"]["measured_users"]
     first = printed.splitlines()[0]
     assert text.index(first.replace("'", "&#39;")) < text.index(
@@ -123,6 +126,58 @@ def test_a_best_method_that_does_not_mind_who_won_is_told() -> None:
     assert _what_it_minds(report)[0].startswith("Its beliefs hardly mind who won: ")
     flip["ci95"] = [-0.9, 1.0]
     assert _what_it_minds(report) == []
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ([0.01, 0.2], "what it knows is the user."),
+        ([-0.01, 0.03], "it hardly knows one user from another."),
+        ([-0.05, 0.44], "whether it knows one user from another is not sure."),
+    ],
+)
+def test_what_a_method_knows_is_said_no_surer_than_it_is(interval: list[float], said: str) -> None:
+    gap = {"value": sum(interval) / 2, "ci95": interval, "n": 10}
+    report = {"best": {"name": "vpl"}, "methods": {"vpl": {"shuffle_gap": gap}}}
+    assert _what_it_knows(report)[0].endswith(said)
+
+
+def undecided(low: float, count: int) -> dict[str, Any]:
+    """A report in which `count` methods gain 25 points, with that lower bound and p = 0.3 after correction."""
+    share = {"value": 0.5, "ci95": [0.4, 0.6], "n": 10}
+    gain = {"value": 0.25, "ci95": [low, 0.4], "n": 10}
+    names = ["pooled", *(f"m{place}" for place in range(count))]
+    row = {"low": low, "high": 0.4, "p_holm": 0.3, "is_better": False, "is_worse": False}
+    return {
+        "order": names,
+        "context_sizes": [4],
+        "split": {"shown": {"k4": 4.0}},
+        "methods": {
+            name: {"title": name, "by_context": {"k4": {"accuracy": share, "over_pooled": gain}}}
+            for name in names
+        },
+        "comparisons": [{"first": name, **row} for name in names[1:]],
+    }
+
+
+def test_a_gain_that_looks_sure_and_is_not_says_why() -> None:
+    assert answer(undecided(-0.1, 3)).endswith(", +40.0] may be luck.")
+    assert answer(undecided(0.1, 3)).endswith(
+        "may be luck, although its interval is clear of 0: p is 0.30 after correction for 3 comparisons with the one "
+        "model."
+    )
+    assert answer(undecided(0.1, 1)).endswith("p is 0.30 by permutation.")
+
+
+def test_calibration_is_drawn_where_there_are_choices_enough() -> None:
+    part = {"from": 0.5, "to": 0.6, "choices": 49, "gap": -0.04}
+    rare = {"from": 0.9, "to": 1.0, "choices": 3, "gap": 0.5}
+    report = {"order": ["vpl"], "methods": {"vpl": {"title": "VPL", "calibration": [part, rare]}}}
+    assert not has_calibration(report, ["vpl"])
+    part["choices"] = 50
+    assert has_calibration(report, ["vpl"])
+    (drawn,) = calibration_figure(report, ["vpl"])["data"]
+    assert drawn["x"] == pytest.approx([55.0]) and drawn["y"] == pytest.approx([-4.0])
 
 
 @pytest.mark.integration

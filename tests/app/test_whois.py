@@ -8,6 +8,7 @@ from rich.console import Console
 
 from app.errors import ConfigError, StoreError
 from app.whois import Ask, tell_user
+from app.whois_words import summary
 from tests.helpers.choices_file import choices, write_choices
 from tests.helpers.finished_fit import FinishedFit, finished_fit, run_fit
 
@@ -122,3 +123,18 @@ def test_a_file_of_one_person_needs_no_names(done: FinishedFit, tmp_path: Path) 
     bare = [{key: value for key, value in row.items() if key != "user_id"} for row in rows]
     told, printed = tell(done.out, Ask(write_choices(tmp_path / "bare.jsonl", bare)))
     assert told["user"] == "this user" and printed.startswith("After 24 choices, this user wants ")
+
+
+def test_a_wish_that_decides_nothing_is_not_said() -> None:
+    def wish(attribute: str, words: str, mean: float, sure: float) -> dict[str, Any]:
+        return {"attribute": attribute, "words": words, "mean": mean, "low": mean, "high": mean, "sure": sure}
+
+    wishes = [
+        wish("brevity", "longer replies", -1.0, 0.9),
+        wish("lists", "more lists", 0.01, 0.99),
+        wish("warmth", "warmer words", 0.5, 0.6),
+    ]
+    said = summary({"choices": 5, "user": "ada", "wishes": wishes})
+    assert said == (
+        "After 5 choices, ada wants longer replies (90.0 % sure), compared with the average user. Still open: warmth."
+    )
