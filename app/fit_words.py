@@ -53,6 +53,11 @@ def answer(report: Report) -> str:
             f"One model for everybody foretells {show(pooled, 'share')} of unseen users' choices; whether "
             "personalisation helps cannot be told without a personal method."
         )
+    if last_size(report) and not report["split"]["shown"][f"k{last_size(report)}"]:
+        return (
+            "Whether personalisation helps cannot be told from this data: none of the unseen users has a comparison to "
+            "show beside those that are asked of them. Collect several of each user, on different prompts."
+        )
     best = max(personal, key=lambda name: figures(report, name)["accuracy"]["value"])
     own = figures(report, best)
     gain, verdict = own["over_pooled"], verdict_of(report, best)
@@ -122,7 +127,7 @@ def facts_of(report: Report) -> list[str]:
     data, split = report["data"], report["split"]
     seeds = len(split["parts"])
     found = [
-        f"Measured on {split['measured_users']:,} users that were never trained on, on prompts that were never trained "
+        f"Measured on {_count(split['measured_users'], 'user')} never trained on, on prompts that were never trained "
         f"on, over {seeds} {'split' if seeds == 1 else 'splits'} of {data['users']:,} users and "
         f"{data['prompts']:,} prompts."
     ]

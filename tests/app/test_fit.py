@@ -169,6 +169,11 @@ def test_a_gain_that_looks_sure_and_is_not_says_why() -> None:
     assert answer(undecided(0.1, 1)).endswith("p is 0.30 by permutation.")
 
 
+def test_users_who_show_nothing_prove_nothing() -> None:
+    report = {**undecided(0.1, 1), "split": {"shown": {"k4": 0.0}}}
+    assert answer(report).startswith("Whether personalisation helps cannot be told from this data")
+
+
 def test_calibration_is_drawn_where_there_are_choices_enough() -> None:
     part = {"from": 0.5, "to": 0.6, "choices": 49, "gap": -0.04}
     rare = {"from": 0.9, "to": 1.0, "choices": 3, "gap": 0.5}
