@@ -19,16 +19,18 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from app.errors import StoreError
 from app.files import write_json
 from app.manifest import hash_files
 from app.quiet import quiet_libraries
 from app.rehearsing import agent_from, invite_learners, invite_unseen, open_finished_run, users_of
 from app.simulate_config import SimulateConfig
 from recsys.significance import bootstrap_interval
-from simulators.dialogue_store import DialogueStore, recorded_rollout
+from simulators.dialogue_store import IDENTITY, LINES, TABLE, DialogueStore, recorded_rollout
 from simulators.rehearsal import outcome_of
 from simulators.types import StopReason
 
+_SUMMARY = "summary.json"
 _INVITE = {"unseen": invite_unseen, "learners": invite_learners}
 
 
@@ -44,16 +46,16 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
         The path of `summary.json`.
 
     Raises:
-        StoreError: There is no finished run where the configuration says.
+        StoreError: There is no finished run where the configuration says, or `out` holds something else.
         ConfigError: The run has too few users.
         DialogueStoreError: `out` holds dialogues of other choices, or is in use.
     """
     quiet_libraries()
+    _check_folder(out)
     run = open_finished_run(Path(config.run))
     guests = _INVITE[config.population](run, config.dialogues, seed=config.seed)
     seed, users = run.seed(f"simulate {config.seed}"), guests.users.tolist()
     identity = {**config.model_dump(mode="json"), "run": hash_files(run.stage("preferences"))}
-    viewers = users_of(run, config.users)
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
     )  # fmt: skip
@@ -61,6 +63,8 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
         DialogueStore(out, identity=identity) as store,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
+        # Learning users takes a while, so the folder is looked at first.
+        viewers = users_of(run, config.users)
         task = progress.add_task("Users talk with the agent", total=len(users))
         recorded_rollout(
             store,
@@ -84,9 +88,20 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
             for name, values in outcome._asdict().items()
         },
     }
-    write_json(out / "summary.json", summary)
+    write_json(out / _SUMMARY, summary)
     for name in outcome._fields:
         low, high = summary[name]["ci95"]
         console.print(f"{name}: {summary[name]['value']:.3f} (95 % interval {low:.3f} to {high:.3f})")
     console.print(", ".join(f"{reason}: {count}" for reason, count in summary["stops"].items()))
-    return out / "summary.json"
+    return out / _SUMMARY
+
+
+def _check_folder(out: Path) -> None:
+    """Refuse a folder of other work, such as the run that is simulated with."""
+    names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    known = (LINES, TABLE, IDENTITY, _SUMMARY)
+    if strange := [name for name in names if not any(own in name for own in known)]:
+        raise StoreError(
+            f"--out must be empty or hold a simulation; got {out} with {', '.join(strange[:3])} in it. Choose another "
+            "--out."
+        )

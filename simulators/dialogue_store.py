@@ -49,14 +49,21 @@ class DialogueStore:
         identity: What the dialogues were held with, as plain JSON values; a folder of another identity is refused.
 
     Raises:
-        DialogueStoreError: The folder is open elsewhere, is of another run, or a line that is not the last is damaged.
+        DialogueStoreError: The folder cannot be written, is open elsewhere, is of another run, or a line that is not
+            the last is damaged.
     """
 
     def __init__(self, folder: str | Path, *, identity: Mapping[str, Any] | None = None) -> None:
         """Open the folder; a last line that was cut off is taken away."""
         self._folder = Path(folder)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._folder / LINES, "a+b")  # noqa: SIM115 - held open, and locked, until `close`
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._file = open(self._folder / LINES, "a+b")  # noqa: SIM115 - held open, and locked, until `close`
+        except OSError as err:
+            raise DialogueStoreError(
+                f"Dialogues must go to a folder that can be written; got {str(self._folder)!r} ({err.strerror}). "
+                "Choose another folder."
+            ) from err
         try:
             self._lock()
             self._check_identity(identity)
@@ -163,8 +170,8 @@ class DialogueStore:
             unfinished.replace(path)
         elif (found := path.read_text(encoding="utf-8")) != wanted:
             raise DialogueStoreError(
-                f"The dialogues in {str(self._folder)!r} must be of this run, {json.loads(wanted)}; they are of "
-                f"{json.loads(found)}. Choose another folder."
+                f"The dialogues in {str(self._folder)!r} must be of this run; {_difference(found, wanted)}. Give what "
+                "they were held with, or choose another folder."
             )
 
     def _read_places(self) -> dict[tuple[int, int], tuple[int, int]]:
@@ -178,8 +185,8 @@ class DialogueStore:
                 break
             try:
                 row = json.loads(line)
-                key = (int(row["seed"]), int(row["user"]))
-            except (ValueError, KeyError, TypeError) as err:
+                key = (int(row["seed"]), dialogue_from_json(row).user)
+            except (ValueError, LookupError, TypeError, AttributeError) as err:
                 raise DialogueStoreError(
                     f"Every line of {str(self._folder / LINES)!r} must hold a dialogue; line {number} does not. "
                     "Delete that line to have the dialogue held again."
@@ -262,3 +269,20 @@ def _table_row(line: bytes) -> dict[str, Any]:
         "mean_satisfaction": sum(stars) / len(stars) if stars else None,
         "dialogue": json.dumps(saved, ensure_ascii=False),
     }
+
+
+def _difference(found: str, wanted: str) -> str:
+    """What two identities differ in, in words."""
+    try:
+        then, now = dict(json.loads(found)), json.loads(wanted)
+    except (ValueError, TypeError):
+        return f"{IDENTITY} there is damaged"
+    keys = sorted(key for key in then | now if then.get(key) != now.get(key))
+    # Hashes and the like would fill the line.
+    said = [f"{key} {_short(then.get(key))} there and {_short(now.get(key))} now" for key in keys[:3]]
+    return f"got {', '.join(said)}{' and more' * (len(keys) > 3)}"
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -103,6 +103,12 @@ def test_an_unfinished_run_and_none_at_all_are_refused(tmp_path: Path) -> None:
         train("ecpo", TrainConfig(run=str(tmp_path)), tmp_path / "out", resume=False, console=QUIET)
 
 
+def test_a_simulation_goes_to_no_folder_of_other_work(tmp_path: Path) -> None:
+    write_json(tmp_path / MANIFEST, build_manifest(load_config(None, SMALL), {}, "cpu"))
+    with pytest.raises(StoreError, match=r"hold a simulation; got .* with manifest\.json in it"):
+        simulate(SimulateConfig(run=str(tmp_path)), tmp_path, console=QUIET)
+
+
 def test_the_run_must_be_named() -> None:
     with pytest.raises(
         ConfigError, match=r"`run` must be given; got nothing\. Set it in the file or as run=VALUE\."
@@ -111,6 +117,6 @@ def test_the_run_must_be_named() -> None:
 
 
 def test_users_of_the_other_kind_judge_unless_told_otherwise() -> None:
-    asked = ([], ["users=viewers"], ["users=viewers", "judges=viewers"])
+    asked: list[list[str]] = [[], ["users=viewers"], ["users=viewers", "judges=viewers"]]
     kinds = [load_settings(TrainConfig, None, ["run=x", *more]).judges for more in asked]
     assert kinds == ["viewers", "learned", "viewers"]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from recsys.types import Histories, histories_from_log
-from simulators.dialogue_store import LINES, TABLE, DialogueStore, read_table, recorded_rollout
+from simulators.dialogue_store import IDENTITY, LINES, TABLE, DialogueStore, read_table, recorded_rollout
 from simulators.errors import DialogueStoreError
 from simulators.rollout import rollout
 from simulators.types import Dialogue, GeneratedTokens, StopReason, Utterance
@@ -109,12 +109,20 @@ def test_refuses_damage_other_runs_company_and_gaps(whole: Path, tmp_path: Path)
             DialogueStore(tmp_path / "a")
         with pytest.raises(DialogueStoreError, match=r"users \[8, 9\] have none"):
             list(store.read([8, 9], seed=0))
-    with pytest.raises(DialogueStoreError, match=r"{'agent': 'random'}; they are of {'agent': 'popularity'}"):
+    with pytest.raises(DialogueStoreError, match='got agent "popularity" there and "random" now'):
         DialogueStore(whole, identity={"agent": "random"})
     (tmp_path / "b").mkdir()
-    (tmp_path / "b" / LINES).write_text(json.dumps({"user": 1, "seed": 0}) + "\n{broken\n")
-    with pytest.raises(DialogueStoreError, match="line 2 does not"):
-        DialogueStore(tmp_path / "b")
+    saved = (whole / LINES).read_text().splitlines()
+    for damaged in ("{broken", json.dumps({"user": 1, "seed": 0}), saved[1].replace('"level"', '"depth"')):
+        (tmp_path / "b" / LINES).write_text("\n".join([saved[0], damaged, saved[2], ""]))
+        with pytest.raises(DialogueStoreError, match="line 2 does not"):
+            DialogueStore(tmp_path / "b")
+    (tmp_path / "a" / IDENTITY).write_text('{"agent')
+    with pytest.raises(DialogueStoreError, match=r"run\.json there is damaged"):
+        DialogueStore(tmp_path / "a")
+    (tmp_path / "c").write_text("a file")
+    with pytest.raises(DialogueStoreError, match=r"must go to a folder that can be written.*File exists"):
+        DialogueStore(tmp_path / "c")
 
 
 @pytest.mark.integration
