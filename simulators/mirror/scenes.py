@@ -139,7 +139,8 @@ def sampled_scenes(
     """Scenes around each row of a log of what was taken, the other options drawn.
 
     The others are drawn, all different, from the items that the user had not met before, whatever the chosen one is
-    and whatever comes later, so an item that the user takes later may be among them.
+    and whatever comes later, so an item that the user takes later may be among them. Rows of an item that the user had
+    met before are left out: as none of the others is such an item, the chosen one would give itself away.
 
     Args:
         log: Columns user_id, item_id and timestamp; one row a choice.
@@ -168,7 +169,7 @@ def sampled_scenes(
     history = _history_before(users, items, times, users, times, n_items)
     enough = np.diff(history.indptr) >= min_history
     rng = np.random.default_rng(seed)
-    rows = np.flatnonzero(enough)
+    rows = np.flatnonzero(enough & ~_history_holds(history, items))
     options, chosen = _draw_options(items[rows], history[rows], n_options, np.log(chance), rng)
     # Nobody saw these options in an order, so a slot is no place: fitted as one, its noise would tilt every scene.
     return ChoiceScenes(users[rows], times[rows], options, np.zeros_like(options), chosen, history[rows])
@@ -230,6 +231,14 @@ def _draw_options(
     dropped = np.where(repeats.any(axis=1), repeats.argmax(axis=1), n_options - 1)
     others = np.take_along_axis(pool, place + (place >= dropped[:, None]), axis=1)
     return place_uniformly(chosen, others, rng)
+
+
+def _history_holds(history: csr_array, items: Ints) -> NDArray[np.bool_]:
+    """Whether each row of the history holds the row's own item."""
+    owner = np.repeat(np.arange(len(items)), np.diff(history.indptr))
+    found = np.zeros(len(items), bool)
+    found[owner[history.indices == items[owner]]] = True
+    return found
 
 
 def _history_before(

@@ -61,6 +61,16 @@ def test_histories_are_strictly_before_and_options_not_among_them() -> None:
         )
 
 
+def test_an_item_taken_again_makes_no_scene() -> None:
+    log = taken_log()
+    again = log.groupby("user_id").head(4).assign(timestamp=10_000)
+    once, twice = (
+        sampled_scenes(rows, n_items=N_ITEMS, seed=0)
+        for rows in (log, pd.concat([log, again], ignore_index=True))
+    )
+    assert len(once) == len(twice) and twice.times.max() < 10_000
+
+
 def test_slots_and_options_tell_nothing_of_the_choice() -> None:
     log = taken_log(users=150)
     scenes = sampled_scenes(log, n_items=N_ITEMS, n_options=4, seed=3)
