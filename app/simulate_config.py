@@ -24,5 +24,5 @@ class SimulateConfig(BaseModel):
     agent: Literal["base", "policy", "last"] = "last"
     # Whether the policy is told what is known of each user; if not, everyone is the average user.
     personal: bool = True
-    # Most dialogues that are live together, at least 1; memory grows with it.
+    # Most dialogues that are live together, at least 1; memory grows with it, and rounding, so words, depend on it.
     block: Annotated[int, Field(ge=1)] = 256
