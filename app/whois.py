@@ -100,13 +100,14 @@ def tell_user(folder: Path, ask: Ask, *, console: Console) -> dict[str, Any]:
         DataError: A file of comparisons cannot be used; the message has the rows.
     """
     opened = _open(folder, ask.method)
-    user, choices = read_choices(ask.comparisons, ask.user)
+    user, choices, left_out = read_choices(ask.comparisons, ask.user)
     judged = {frozenset((pair.first, pair.second)) for pair in choices}
     candidates = opened.pool if ask.questions is None else _read_questions(ask.questions)
     candidates = [pair for pair in candidates if frozenset((pair.first, pair.second)) not in judged]
     look = _look_at_texts if opened.method in TEXT_METHODS else _look
     portrait, questions = look(opened, choices, candidates)
     told = _as_json(opened, user, choices, portrait, [(candidates[q.place], q) for q in questions])
+    told["left_out"] = left_out
     if ask.as_json:
         console.print(
             json.dumps(told, indent=2, ensure_ascii=False), markup=False, highlight=False, soft_wrap=True
@@ -116,7 +117,7 @@ def tell_user(folder: Path, ask: Ask, *, console: Console) -> dict[str, Any]:
     return told
 
 
-def read_choices(path: Path, user: str | None) -> tuple[str, list[Pair]]:
+def read_choices(path: Path, user: str | None) -> tuple[str, list[Pair], list[str]]:
     """One user's choices from a file, in its order.
 
     Args:
@@ -124,7 +125,7 @@ def read_choices(path: Path, user: str | None) -> tuple[str, list[Pair]]:
         user: Whose; None where there is one user.
 
     Returns:
-        The user's name and choices.
+        The user's name and choices, and what of the whole file was left out, a clause each.
 
     Raises:
         ConfigError: There is no such file or user, or several users and none named.
@@ -148,7 +149,7 @@ def read_choices(path: Path, user: str | None) -> tuple[str, list[Pair]]:
         )
     table = indexed.table
     rows = np.flatnonzero(table.users == indexed.user_ids.index(wanted))
-    return wanted, [
+    choices = [
         Pair(
             prompt_text(indexed.prompts[table.prompts[row]]),
             indexed.replies[table.chosen[row]],
@@ -157,6 +158,8 @@ def read_choices(path: Path, user: str | None) -> tuple[str, list[Pair]]:
         )
         for row in rows
     ]
+    ties = [f"{read.report.ties} where neither reply was chosen"] if read.report.ties else []
+    return wanted, choices, [*map(str, read.report.dropped), *ties]
 
 
 def _read_questions(path: Path) -> list[Pair]:

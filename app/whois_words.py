@@ -29,6 +29,8 @@ def print_portrait(console: Console, told: Told) -> None:
     """
     console.print(f"[bold]{escape(summary(told))}[/]", soft_wrap=True)
     console.print(doubt(told), markup=False, soft_wrap=True)
+    if told["left_out"]:
+        console.print(f"Left out of the file: {'; '.join(told['left_out'])}.", markup=False, soft_wrap=True)
     console.print()
     console.print(_wishes(told["wishes"]))
     console.print()

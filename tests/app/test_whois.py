@@ -138,3 +138,15 @@ def test_a_wish_that_decides_nothing_is_not_said() -> None:
     assert said == (
         "After 5 choices, ada wants longer replies (90.0 % sure), compared with the average user. Still open: warmth."
     )
+
+
+@pytest.mark.integration
+def test_rows_that_are_left_out_are_counted(done: FinishedFit, tmp_path: Path) -> None:
+    rows = [row for row in choices(users=8, comparisons=16) if row["user_id"] == "u1"]
+    rows[0]["tie"], rows[1]["chosen"] = True, ""
+    told, printed = tell(done.out, Ask(write_choices(tmp_path / "c.jsonl", rows)))
+    assert told["choices"] == 14
+    assert told["left_out"] == ["1 where a text is blank (row 2)", "1 where neither reply was chosen"]
+    assert (
+        "Left out of the file: 1 where a text is blank (row 2); 1 where neither reply was chosen." in printed
+    )
