@@ -34,8 +34,8 @@ def rollout(
     A user's dialogue depends on the user, the seed and the models, not on who else is in the batch (up to floating
     point in the models), so two policies can be compared under the same luck. Users talk in blocks, one block after
     another; memory grows with the block, not with the number of users, but for the finished dialogues themselves.
-    Where a local model multiplies in bfloat16, other batches round otherwise and many a word differs: for the same bits,
-    keep the block.
+    Where a local model multiplies in bfloat16, other batches round otherwise and many a word differs: for the same
+    bits, keep the block.
 
     Args:
         users: Rows of N users in the population.
