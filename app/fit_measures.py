@@ -145,10 +145,11 @@ def _loudness(scales: Values, seed: int) -> Measure | None:
     """How much louder the tenth loudest user is than the tenth quietest; None where some have no reward at all."""
     rng = np.random.default_rng(seed)
     drawn = [scale_ratio(scales[rng.integers(len(scales), size=len(scales))]) for _ in range(_RESAMPLES)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
     value = scale_ratio(scales)
-    if not np.isfinite([value, low, high]).all():
+    # Quantiles between infinite values have none.
+    if not np.isfinite([value, *drawn]).all():
         return None
+    low, high = np.quantile(drawn, [0.025, 0.975])
     return {"value": value, "ci95": [float(low), float(high)], "n": len(scales)}
 
 

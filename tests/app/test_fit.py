@@ -10,6 +10,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from app.errors import ConfigError, StoreError
+from app.fit_measures import _loudness
 from app.fit_plots import calibration_figure, has_calibration
 from app.fit_report import PROFILES_HTML
 from app.fit_scores import read_scores
@@ -167,6 +168,12 @@ def test_a_gain_that_looks_sure_and_is_not_says_why() -> None:
         "model."
     )
     assert answer(undecided(0.1, 1)).endswith("p is 0.30 by permutation.")
+
+
+def test_loudness_is_told_only_where_every_draw_has_one() -> None:
+    assert _loudness(np.array([0.0, 0.0, 1.0, 2.0]), 0) is None  # some draws hold silent users alone
+    told = _loudness(np.array([1.0, 2.0, 3.0]), 0)
+    assert told is not None and told["value"] == pytest.approx(2.8 / 1.2) and told["ci95"][0] >= 1.0
 
 
 def test_users_who_show_nothing_prove_nothing() -> None:
