@@ -19,6 +19,7 @@ from persona.features import LENGTH_COLUMN, Featurizer, surface_features
 from persona.policy.conditioned import ConditionedPolicy
 from persona.profiles import Profile
 from persona.profiles.latent import LatentProfile
+from persona.profiles.particles import Particles
 from persona.recipes.latent import LatentConfig, train_latent
 from persona.rewards.attributes import ATTRIBUTES, measure_attributes
 from persona.rewards.win_probability import win_probability
@@ -174,9 +175,12 @@ def rewards(profile: Profile, latent: Tensor, features: Tensor) -> Tensor:
     """
     if isinstance(profile, LatentProfile):
         return profile.reward(features, latent)
-    size = latent.shape[1]
-    certain = 1e-6 * torch.eye(size).expand(len(latent), -1, -1)
-    return win_probability(profile, Posterior(latent, certain), profile.lift(features))
+    if isinstance(profile, Particles):
+        belief = profile.belief_at(latent)
+    else:
+        certain = 1e-6 * torch.eye(latent.shape[1]).expand(len(latent), -1, -1)
+        belief = Posterior(latent, certain)
+    return win_probability(profile, belief, profile.lift(features))
 
 
 def _reads_attributes(run: RunContext) -> bool:

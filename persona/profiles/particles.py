@@ -81,6 +81,21 @@ class Particles:
         belief = belief_over_kinds(lambda part: logsigmoid(self._odds(part)), prior, pairs)
         return gaussian_belief(belief, self.places, belief)
 
+    def belief_at(self, latent: Tensor) -> Posterior:
+        """The belief of whom nothing but a latent is known: particles near it, by a Gaussian of their usual spacing.
+
+        Args:
+            latent: Shape (B, Z).
+
+        Returns:
+            As `encode`.
+        """
+        distinct = self.places.unique(dim=0)
+        spacing = torch.cdist(distinct, distinct).fill_diagonal_(torch.inf).amin(1).median()
+        near = -0.5 * (torch.cdist(latent, self.places) / spacing) ** 2
+        belief = near.softmax(1)
+        return gaussian_belief(belief, self.places, belief)
+
     def predict(self, posterior: Posterior, asked: ReplyPairs) -> Tensor:
         """Probability that each user prefers the first reply, averaged over the particles. Shape (B, T).
 

@@ -34,7 +34,7 @@ SMALL = (
     "users=60 films=120 learners=30 unseen_users=12 impressions=40 prompts=16 replies_per_prompt=4 comparisons=12 "
     "dialogues=8 turns=2 policy_steps=2 pairs_per_step=4 reply_tokens=24 latent_dim=3 device=cpu"
 ).split()
-FAST = ("hierarchical", "direction")
+FAST = ("hierarchical", "direction", "particles")
 
 
 def test_the_setting_names_every_personal_method() -> None:

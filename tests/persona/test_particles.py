@@ -37,6 +37,21 @@ def test_belief_and_prediction_by_bayes_rule() -> None:
     assert asked.item() == pytest.approx(like * low + (1 - like) * (1 - low))
 
 
+def test_a_latent_alone_means_the_particles_near_it() -> None:
+    rng = torch.Generator().manual_seed(0)
+    particles = Particles.of_users(torch.randn(40, 3, generator=rng), latent_dim=3, is_symmetric=True)
+    nearby = particles.belief_at(particles.places)
+    assert nearby.weights is not None
+    torch.testing.assert_close(nearby.weights.sum(1), torch.ones(80))
+    assert (nearby.weights.argmax(1) == torch.arange(80)).all()
+    asked = ReplyPairs.of_differences(
+        torch.randn(80, 30, 3, generator=rng), torch.ones(80, 30, dtype=torch.bool)
+    )
+    own = torch.einsum("btd,bd->bt", asked.difference, particles.weights) > 0
+    assert ((particles.predict(nearby, asked) > 0.5) == own).float().mean() > 0.85
+    assert torch.isfinite(two().belief_at(torch.tensor([[7.0]])).weights).all()  # type: ignore[arg-type]
+
+
 def test_latent_is_the_place_among_particles() -> None:
     particles = two()
     assert particles.latent_dim == 1
