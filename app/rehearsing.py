@@ -3,14 +3,12 @@
 The run is read and never changed.
 """
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from app.errors import ConfigError, StoreError
-from app.manifest import read_config, read_manifest
+from app.errors import ConfigError
 from app.pipeline.context import Ints, RunContext
 from app.pipeline.conversations import unseen_condition
 from app.pipeline.policy import load_policy
@@ -25,7 +23,6 @@ from app.pipeline.rounds import (
     stage_before,
     viewers_of,
 )
-from app.trained import needed_stages
 from persona.types import Condition
 from recsys.types import histories_from_log
 from simulators.agent import Recommender
@@ -45,29 +42,6 @@ class Guests(NamedTuple):
     users: Ints
     histories: csr_array
     condition: Condition
-
-
-def open_finished_run(folder: Path) -> RunContext:
-    """A finished run, its data as they were.
-
-    Raises:
-        StoreError: There is none.
-    """
-    manifest = read_manifest(folder)
-    config = read_config(folder, manifest)
-    needed = (*needed_stages(config), "choices", "policy")
-    if missing := [name for name in needed if not (folder / "stages" / name).is_dir()]:
-        raise StoreError(
-            f"A rehearsal must start from a finished run; got {folder} without its stage `{missing[0]}`. Finish it by "
-            f"`persona run --resume --out {folder}` and the settings that it began with."
-        )
-    run = RunContext(config, folder)
-    if run.data_hashes() != manifest["data_hashes"]:
-        raise StoreError(
-            f"Catalogue and model must be those that the run was made from; got another content of {config.catalogue} "
-            f"or {config.model}. Restore the folder, or make a new run."
-        )
-    return run
 
 
 def agent_from(run: RunContext, start: str, *, keep_tokens: bool = False) -> Recommender:

@@ -23,8 +23,9 @@ from app.errors import StoreError
 from app.files import write_json
 from app.manifest import hash_files
 from app.quiet import quiet_libraries
-from app.rehearsing import agent_from, invite_learners, invite_unseen, open_finished_run, users_of
+from app.rehearsing import agent_from, invite_learners, invite_unseen, users_of
 from app.simulate_config import SimulateConfig
+from app.trained import open_run
 from recsys.significance import bootstrap_interval
 from simulators.dialogue_store import IDENTITY, LINES, TABLE, DialogueStore, recorded_rollout
 from simulators.rehearsal import outcome_of
@@ -52,7 +53,7 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
     """
     quiet_libraries()
     _check_folder(out)
-    run = open_finished_run(Path(config.run))
+    run = open_run(Path(config.run), "choices", "policy")
     guests = _INVITE[config.population](run, config.dialogues, seed=config.seed)
     seed, users = run.seed(f"simulate {config.seed}"), guests.users.tolist()
     identity = {**config.model_dump(mode="json"), "run": hash_files(run.stage("preferences"))}

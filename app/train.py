@@ -21,10 +21,11 @@ from app.files import read_json, write_json
 from app.manifest import hash_files
 from app.pipeline.context import RunContext
 from app.quiet import quiet_libraries
-from app.rehearsing import Guests, agent_from, invite_learners, invite_unseen, open_finished_run, users_of
+from app.rehearsing import Guests, agent_from, invite_learners, invite_unseen, users_of
 from app.stages import Stage, StageView, run_stages
 from app.store import RunStore
 from app.train_config import TrainConfig
+from app.trained import open_run
 from persona.recipes.imitation import ImitationConfig
 from persona.recipes.policy import PolicyConfig
 from recsys.significance import paired_difference
@@ -58,7 +59,7 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
         ConfigError: The run has too few users.
     """
     quiet_libraries()
-    run = open_finished_run(Path(config.run))
+    run = open_run(Path(config.run), "choices", "policy")
     learners = invite_learners(run, config.learners, seed=config.seed)
     judging = invite_unseen(run, config.judging, seed=config.seed)
     hashes = hash_files(run.stage("preferences")) | {"method": method}

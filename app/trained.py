@@ -73,23 +73,11 @@ class TrainedRun:
                 one of this version, or its data have changed since.
         """
         quiet_libraries()
-        manifest = read_manifest(folder)
-        config = read_config(folder, manifest)
-        if missing := [name for name in needed_stages(config) if not (folder / "stages" / name).is_dir()]:
-            raise StoreError(
-                f"A run must have finished its training; got {folder} without its stage `{missing[0]}`. Go on "
-                f"with it by `persona run --resume --out {folder}` and the settings that it began with."
-            )
-        run = RunContext(config, folder)
-        if run.data_hashes() != manifest["data_hashes"]:
-            raise StoreError(
-                f"Catalogue and model must be those that the run was made from; got another content of "
-                f"{config.catalogue} or {config.model}. Restore the folder, or make a new run."
-            )
+        run = open_run(folder)
         if sum(weight.numel() for weight in run.language_model.model.parameters()) < _SMALL_MODEL:
             # Two rows of a small model gain nothing from more threads, and wait long for them on a busy machine.
             torch.set_num_threads(1)
-        policy_stage, retrieval_stage = stage_before(config.rounds + 1)
+        policy_stage, retrieval_stage = stage_before(run.config.rounds + 1)
         agent = agent_of(run, load_policy(run, policy_stage), load_retriever(run, retrieval_stage))
         pool = load_replies(run)
         return cls(run, agent, pool, load_profile(run), pool_features(run, pool))
@@ -159,6 +147,34 @@ class TrainedRun:
     def measure(self, replies: list[Utterance], card: ItemCard) -> NDArray[np.float64]:
         """Named attributes of replies about one film, in deviations of the base model's replies. Shape (N, A)."""
         return self.pool.scale(reply_attributes(replies, [card] * len(replies)))
+
+
+def open_run(folder: Path, *stages: str) -> RunContext:
+    """A run whose training is finished, its data as they were.
+
+    Args:
+        folder: A folder that `persona run` made.
+        stages: Further stages that must be there.
+
+    Raises:
+        StoreError: There is no run in the folder, a stage is missing, its configuration is not one of this version, or
+            its data have changed since.
+    """
+    manifest = read_manifest(folder)
+    config = read_config(folder, manifest)
+    needed = (*needed_stages(config), *stages)
+    if missing := [name for name in needed if not (folder / "stages" / name).is_dir()]:
+        raise StoreError(
+            f"A run must have finished its training; got {folder} without its stage `{missing[0]}`. Go on "
+            f"with it by `persona run --resume --out {folder}` and the settings that it began with."
+        )
+    run = RunContext(config, folder)
+    if run.data_hashes() != manifest["data_hashes"]:
+        raise StoreError(
+            f"Catalogue and model must be those that the run was made from; got another content of "
+            f"{config.catalogue} or {config.model}. Restore the folder, or make a new run."
+        )
+    return run
 
 
 def needed_stages(config: RunConfig) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def test_an_unfinished_run_and_none_at_all_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"must hold manifest\.json"):
         train("ecpo", TrainConfig(run=str(tmp_path)), tmp_path / "out", resume=False, console=QUIET)
     write_json(tmp_path / MANIFEST, build_manifest(load_config(None, SMALL), {}, "cpu"))
-    with pytest.raises(StoreError, match="must start from a finished run"):
+    with pytest.raises(StoreError, match="must have finished its training"):
         train("ecpo", TrainConfig(run=str(tmp_path)), tmp_path / "out", resume=False, console=QUIET)
 
 
