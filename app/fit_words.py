@@ -19,6 +19,9 @@ HARDLY = 0.3
 LITTLE = 0.05
 """Loss of accuracy under another user's comparisons below which a method hardly knows users."""
 
+NAMED_AS_NEAR = 4
+"""Methods that are named where several are not clearly worse than the best."""
+
 
 def title_of(report: Report, name: str) -> str:
     """What a method is called in sentences."""
@@ -198,7 +201,9 @@ def _who_serves_best(report: Report) -> list[str]:
     found = f"{_capital(title_of(report, best))} serves best"
     if not near:
         return [f"{found}: it is better than every other method compared."]
-    close = [f"{title_of(report, row['first'])} ({_gap(row)})" for row in near]
+    close = [f"{title_of(report, row['first'])} ({_gap(row)})" for row in near[:NAMED_AS_NEAR]]
+    if len(near) > NAMED_AS_NEAR:
+        close.append(f"{len(near) - NAMED_AS_NEAR} more")
     if beaten:
         found += f": it is better than {_join(beaten)}"
     return [f"{found}, but not clearly better than {_join(close)}."]
