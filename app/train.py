@@ -20,6 +20,8 @@ from rich.table import Table
 from app.files import read_json, write_json
 from app.manifest import hash_files
 from app.pipeline.context import RunContext
+from app.pipeline.pairs import pool_pairs
+from app.pipeline.replies import load_replies
 from app.quiet import quiet_libraries
 from app.rehearsing import Guests, agent_from, invite_learners, invite_unseen, users_of
 from app.stages import Stage, StageView, run_stages
@@ -27,7 +29,7 @@ from app.store import RunStore
 from app.train_config import TrainConfig
 from app.trained import open_run
 from persona.recipes.imitation import ImitationConfig
-from persona.recipes.policy import PolicyConfig
+from persona.recipes.policy import PolicyConfig, PreferencePairs
 from recsys.significance import paired_difference
 from simulators.agent import Recommender
 from simulators.recipes.ecpo import EcpoConfig, train_ecpo
@@ -147,8 +149,17 @@ def _train_ecpo(
         seed=run.seed(f"training {config.seed}"),
         gates=None if config.gate == "felt" else lambda _: [],
         judges=judges,
+        replay=_replay(run, agent, config),
         report=_teller(view, config),
     )
+
+
+def _replay(run: RunContext, agent: Recommender, config: TrainConfig) -> PreferencePairs | None:
+    """Pairs of the run's pool, labelled by what it learned of its users; None for none."""
+    if not config.replay:
+        return None
+    rng = run.rng(f"replay {config.seed}")
+    return pool_pairs(run, agent.policy, load_replies(run), config.replay, rng)
 
 
 def _train_multi_turn(

@@ -45,6 +45,8 @@ class TrainConfig(BaseModel):
     steps: Annotated[int, Field(ge=1)] = 80
     pairs_per_step: Annotated[int, Field(ge=1)] = 16
     beta: Annotated[float, Field(gt=0)] = 0.1
+    # For ecpo: pairs of the run's own pool to be learned beside each round's, that nobody be forgotten; 0 or more.
+    replay: Annotated[int, Field(ge=0)] = 256
     # For ecpo: weight of the preferred reply's own likelihood, 0 or more.
     sft_weight: Annotated[float, Field(ge=0)] = 1.0
     # Peak learning rates of the LoRA and of the gate, above 0.

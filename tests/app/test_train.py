@@ -28,7 +28,7 @@ SMALL = (
     "users=60 films=120 learners=30 unseen_users=12 impressions=40 prompts=16 replies_per_prompt=4 comparisons=12 "
     "dialogues=8 turns=2 rounds=1 policy_steps=2 pairs_per_step=4 reply_tokens=24 latent_dim=3 device=cpu"
 ).split()
-TINY = "learners=6 judging=4 plan_steps=1 steps=1 pairs_per_step=2 attempts=2 threshold=5".split()
+TINY = "learners=6 judging=4 plan_steps=1 steps=1 pairs_per_step=2 attempts=2 threshold=5 replay=4".split()
 QUIET = Console(quiet=True)
 
 
