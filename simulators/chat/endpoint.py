@@ -48,7 +48,7 @@ class EndpointChat:
         progress: Callable[[int, int], None] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._library = _import_openai()
+        self._sdk = _import_openai()
         self._settings = settings
         self._progress = progress
         self._sleep = sleep
@@ -125,7 +125,7 @@ class EndpointChat:
         key = self._key()
 
         async def work() -> None:
-            async with self._library.AsyncOpenAI(
+            async with self._sdk.AsyncOpenAI(
                 base_url=self._settings.base_url,
                 api_key=key or _NO_KEY,
                 max_retries=0,
@@ -133,7 +133,7 @@ class EndpointChat:
             ) as client:
                 call = EndpointCall(
                     settings=self._settings,
-                    library=self._library,
+                    sdk=self._sdk,
                     client=client,
                     max_new_tokens=max_new_tokens,
                     temperature=temperature,

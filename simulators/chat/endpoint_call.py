@@ -24,7 +24,7 @@ class EndpointCall:
 
     Attributes:
         settings: Where and how to ask.
-        library: The `openai` module.
+        sdk: The `openai` module.
         client: Its asynchronous client, for this call alone.
         max_new_tokens: Longest answer, in tokens.
         temperature: Of the sampling.
@@ -36,7 +36,7 @@ class EndpointCall:
     """
 
     settings: EndpointSettings
-    library: ModuleType
+    sdk: ModuleType
     client: Any
     max_new_tokens: int
     temperature: float
@@ -117,7 +117,7 @@ class EndpointCall:
         return outcome if outcome.kind is Kind.ANSWER else outcome._replace(text=self.hide(outcome.text))
 
     async def _send(self, body: dict[str, Any]) -> Outcome:
-        openai = self.library
+        openai = self.sdk
         try:
             # The client's own timeout starts anew with every byte.
             async with asyncio.timeout(self.settings.timeout_s):
