@@ -95,6 +95,32 @@ def say_reactions(
     return [spoken(words, values) for words, values in zip(said, known, strict=True)]
 
 
+def put_into_words(
+    chat: ChatModel,
+    wishes: Sequence[Mapping[str, str]],
+    cards: Sequence[ItemCard],
+    replies: Sequence[Utterance],
+    decisions: Sequence[Decision],
+    *,
+    stops: Sequence[StopReason | None],
+    seeds: Sequence[int],
+) -> list[Feedback]:
+    """Reactions whose decisions are made, words and all; arguments as of `say_reactions`, and why each user stops."""
+    goes_on = [stop is None for stop in stops]
+    said = say_reactions(chat, wishes, cards, replies, decisions, goes_on=goes_on, seeds=seeds)
+    return [
+        Feedback(
+            made.level,
+            made.satisfaction,
+            words,
+            made.complaint,
+            # Who has decided to leave needs no words for it.
+            StopReason.MODEL_FAILED if stop is None and words.failure else stop,
+        )
+        for made, words, stop in zip(decisions, said, stops, strict=True)
+    ]
+
+
 def _wishes(oracle: Oracle, users: Sequence[int], seed: int) -> list[dict[str, str]]:
     who = np.asarray(users)
     return oracle.wish(who, keyed_uniforms(seed, who, _WISH))
@@ -164,26 +190,9 @@ class FilmViewers:
         turns = [len(dialogue.turns) for dialogue in dialogues]
         decisions = self.decide(dialogues, cards, replies, seed=seed)
         stops = [self._stop(d, made) for d, made in zip(dialogues, decisions, strict=True)]
-        said = say_reactions(
-            self._chat,
-            _wishes(self._oracle, users, seed),
-            cards,
-            replies,
-            decisions,
-            goes_on=[stop is None for stop in stops],
-            seeds=keyed_seeds(seed, np.asarray(users), np.asarray(turns), _WORDS),
-        )
-        return [
-            Feedback(
-                made.level,
-                made.satisfaction,
-                words,
-                made.complaint,
-                # Who has decided to leave needs no words for it.
-                StopReason.MODEL_FAILED if stop is None and words.failure else stop,
-            )
-            for made, words, stop in zip(decisions, said, stops, strict=True)
-        ]
+        seeds = keyed_seeds(seed, np.asarray(users), np.asarray(turns), _WORDS)
+        wishes = _wishes(self._oracle, users, seed)
+        return put_into_words(self._chat, wishes, cards, replies, decisions, stops=stops, seeds=seeds)
 
     def _stop(self, dialogue: Dialogue, made: Decision) -> StopReason | None:
         if made.level >= SUCCESS_LEVEL:

@@ -33,7 +33,7 @@ from simulators.types import (
     Utterance,
 )
 from simulators.users.complaints import find_complaints
-from simulators.users.film_viewers import open_dialogues, say_reactions
+from simulators.users.film_viewers import open_dialogues, put_into_words
 from simulators.world.catalogue import Catalogue
 from simulators.world.wishes import draw_wishes
 
@@ -149,26 +149,9 @@ class MirrorUsers:
         turns = [len(dialogue.turns) for dialogue in dialogues]
         decisions = self.decide(dialogues, cards, replies, seed=seed)
         stops = [self._stop(d, made) for d, made in zip(dialogues, decisions, strict=True)]
-        said = say_reactions(
-            self._chat,
-            self._wishes(users, seed),
-            cards,
-            replies,
-            decisions,
-            goes_on=[stop is None for stop in stops],
-            seeds=keyed_seeds(seed, np.asarray(users), np.asarray(turns), _WORDS),
-        )
-        return [
-            Feedback(
-                made.level,
-                made.satisfaction,
-                words,
-                made.complaint,
-                # Who has decided to leave needs no words for it.
-                stop=StopReason.MODEL_FAILED if stop is None and words.failure else stop,
-            )
-            for made, words, stop in zip(decisions, said, stops, strict=True)
-        ]
+        seeds = keyed_seeds(seed, np.asarray(users), np.asarray(turns), _WORDS)
+        wishes = self._wishes(users, seed)
+        return put_into_words(self._chat, wishes, cards, replies, decisions, stops=stops, seeds=seeds)
 
     def _moved_by_words(
         self, utility: Values, worth: Values, attributes: Values, luck: Values, mood: Values
