@@ -9,6 +9,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from app.errors import ConfigError
+from app.manifest import hash_files
 from app.pipeline.context import Ints, RunContext
 from app.pipeline.conversations import unseen_condition
 from app.pipeline.policy import load_policy
@@ -23,6 +24,7 @@ from app.pipeline.rounds import (
     stage_before,
     viewers_of,
 )
+from app.trained import needed_stages
 from persona.types import Condition
 from recsys.types import histories_from_log
 from simulators.agent import Recommender
@@ -42,6 +44,12 @@ class Guests(NamedTuple):
     users: Ints
     histories: csr_array
     condition: Condition
+
+
+def hash_run(run: RunContext) -> dict[str, str]:
+    """SHA-256 of what a rehearsal takes from the run: its users, policies and retrievers, by file."""
+    stages = dict.fromkeys((*needed_stages(run.config), "choices", "policy"))
+    return {f"{stage}/{name}": h for stage in stages for name, h in hash_files(run.stage(stage)).items()}
 
 
 def agent_from(run: RunContext, start: str, *, keep_tokens: bool = False) -> Recommender:

@@ -21,9 +21,8 @@ from rich.progress import (
 
 from app.errors import StoreError
 from app.files import write_json
-from app.manifest import hash_files
 from app.quiet import quiet_libraries
-from app.rehearsing import agent_from, invite_learners, invite_unseen, users_of
+from app.rehearsing import agent_from, hash_run, invite_learners, invite_unseen, users_of
 from app.simulate_config import SimulateConfig
 from app.trained import open_run
 from recsys.significance import bootstrap_interval
@@ -56,7 +55,7 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
     run = open_run(Path(config.run), "choices", "policy")
     guests = _INVITE[config.population](run, config.dialogues, seed=config.seed)
     seed, users = run.seed(f"simulate {config.seed}"), guests.users.tolist()
-    identity = {**config.model_dump(mode="json"), "run": hash_files(run.stage("preferences"))}
+    identity = {**config.model_dump(mode="json"), "run": hash_run(run)}
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
     )  # fmt: skip

@@ -18,12 +18,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from app.files import read_json, write_json
-from app.manifest import hash_files
 from app.pipeline.context import RunContext
 from app.pipeline.pairs import pool_pairs
 from app.pipeline.replies import load_replies
 from app.quiet import quiet_libraries
-from app.rehearsing import Guests, agent_from, invite_learners, invite_unseen, users_of
+from app.rehearsing import Guests, agent_from, hash_run, invite_learners, invite_unseen, users_of
 from app.stages import Stage, StageView, run_stages
 from app.store import RunStore
 from app.train_config import TrainConfig
@@ -64,7 +63,7 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
     run = open_run(Path(config.run), "choices", "policy")
     learners = invite_learners(run, config.learners, seed=config.seed)
     judging = invite_unseen(run, config.judging, seed=config.seed)
-    hashes = hash_files(run.stage("preferences")) | {"method": method}
+    hashes = hash_run(run) | {"method": method}
     with RunStore.open(out, config, hashes, resume=resume, device=run.device) as store:
 
         def work(view: StageView) -> None:
