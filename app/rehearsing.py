@@ -20,6 +20,7 @@ from app.pipeline.rounds import (
     agent_of,
     known_log,
     learner_condition,
+    load_lessons,
     load_retriever,
     stage_before,
     viewers_of,
@@ -28,7 +29,8 @@ from app.trained import needed_stages
 from persona.types import Condition
 from recsys.types import histories_from_log
 from simulators.agent import Recommender
-from simulators.mirror import Manners, fit_levels
+from simulators.mirror import LevelModel, Manners, Wording, fit_levels
+from simulators.mirror.wording import LEAST_TURNS
 from simulators.protocols import SimulatedUser
 from simulators.users.mirror import MirrorUsers
 
@@ -48,7 +50,8 @@ class Guests(NamedTuple):
 
 def hash_run(run: RunContext) -> dict[str, str]:
     """SHA-256 of what a rehearsal takes from the run: its users, policies and retrievers, by file."""
-    stages = dict.fromkeys((*needed_stages(run.config), "choices", "policy"))
+    talks = ("talk-1",) if run.config.rounds else ()
+    stages = dict.fromkeys((*needed_stages(run.config), "choices", "policy", *talks))
     return {f"{stage}/{name}": h for stage in stages for name, h in hash_files(run.stage(stage)).items()}
 
 
@@ -65,7 +68,8 @@ def agent_from(run: RunContext, start: str, *, keep_tokens: bool = False) -> Rec
 def users_of(run: RunContext, kind: str) -> SimulatedUser:
     """The run's simulated users: "viewers" of its world, who know the truth, or "learned" ones.
 
-    The learned ones know what the run logged and what its users chose between replies, and nothing of the truth.
+    The learned ones know what the run logged, what its learners chose between replies and how they rated the
+    dialogues of its first round, and nothing of the truth.
     """
     if kind == "viewers":
         return viewers_of(run)
@@ -80,7 +84,18 @@ def users_of(run: RunContext, kind: str) -> SimulatedUser:
         n_users=world.n_users,
         seed=run.seed("learned manners"),
     )
-    return MirrorUsers(model, world.catalogue, run.chat, manners=manners, max_turns=run.config.turns)
+    wording = _fit_wording(run, model, manners)
+    return MirrorUsers(
+        model, world.catalogue, run.chat, manners=manners, wording=wording, max_turns=run.config.turns
+    )
+
+
+def _fit_wording(run: RunContext, model: LevelModel, manners: Manners) -> Wording:
+    """As the run's first dialogues with its learners tell; assumed where these are too few, or none."""
+    dialogues = load_lessons(run, 1).dialogues if run.config.rounds else []
+    if sum(len(dialogue.turns) for dialogue in dialogues) < LEAST_TURNS:
+        return Wording()
+    return Wording.fit(model, manners, dialogues)
 
 
 def invite_learners(run: RunContext, count: int, *, seed: int) -> Guests:

@@ -1,9 +1,9 @@
 """Batched sampling from any causal language model, with a draw of its own for every row.
 
 The loop is short on purpose: with a small model the Python between two forward passes is most of the time.
-Prompts are padded on the left, keys and values go into buffers that are allocated once, rows that have
-finished leave the batch, and a row's random numbers come from its own seed, so that its reply does not depend
-on who shares the batch (up to floating point).
+Prompts are padded on the left, what they all begin with is read once, keys and values go into buffers that are
+allocated once, rows that have finished leave the batch, and a row's random numbers come from its own seed, so that
+its reply does not depend on who shares the batch (up to floating point).
 
 Shape letters: N prompts, B rows of one batch, T padded prompt length, V vocabulary.
 """
@@ -23,6 +23,9 @@ from persona.errors import DataError, ShapeError
 
 KEEP_SHARE = 0.8
 """Rows that have finished leave the batch when at most this share of it is still running."""
+
+LEAST_SHARED = 16
+"""Tokens that a batch's prompts must begin with alike to be read once for all: fewer are not worth a pass."""
 
 RowCallback: TypeAlias = Callable[[Tensor], None]
 """Told which prompts (int64 indexes into `prompts`) form the batch, whenever that changes."""
@@ -73,6 +76,14 @@ class _BufferedLayer(DynamicLayer):
         """Let the next prompts fill these rows, from place `first` on; what lies before is padding to all of them."""
         self.window, self.first, self.length = rows, first, first
 
+    def put(self, keys: Tensor, values: Tensor) -> None:
+        """Begin all rows of the window with the same past, (1, heads, length, head size)."""
+        if not self.is_initialized:
+            self._allocate(keys, values)
+        start, self.length = self.length, self.length + keys.shape[-2]
+        self.keys[self.window, :, start : self.length] = keys
+        self.values[self.window, :, start : self.length] = values
+
     def open_all(self) -> None:
         """Let the next tokens go to all rows, behind the prompts."""
         self.window, self.first = slice(0, self.rows), 0
@@ -82,16 +93,19 @@ class _BufferedLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         """Append tokens to the window's rows; returns all that they hold, (B, heads, length, head size)."""
         if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = (
-                x.new_zeros(self.rows, x.shape[1], self.capacity, x.shape[3], dtype=_kept_dtype(x))
-                for x in (key_states, value_states)
-            )
+            self._allocate(key_states, value_states)
         start, self.length = self.length, self.length + key_states.shape[-2]
         keys, values = self.keys[self.window], self.values[self.window]
         keys[:, :, start : self.length] = key_states
         values[:, :, start : self.length] = value_states
         return keys[:, :, self.first : self.length], values[:, :, self.first : self.length]
+
+    def _allocate(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = (
+            x.new_zeros(self.rows, x.shape[1], self.capacity, x.shape[3], dtype=_kept_dtype(x))
+            for x in (key_states, value_states)
+        )
 
     def get_seq_length(self) -> int:
         """Tokens held in the rows of the window."""
@@ -284,38 +298,68 @@ def _prefill(
 ) -> tuple[Tensor, DynamicCache, Tensor]:
     """Read the prompts, some rows at a time so that activations stay in the processor's caches.
 
+    What all prompts begin with is read once, unless each row has a state of its own.
+
     Returns:
         Logits of the next token (B, V), the cache of all rows, and the attention mask of the prompts (B, T).
     """
-    ids, mask = pad_left(prompts, model.device)
-    rows, longest = ids.shape
-    known = forward_options(model)
     cache = DynamicCache(config=model.config)
+    # A sliding window keeps its own kind of layer.
+    buffered = all(type(layer) is DynamicLayer for layer in cache.layers)
+    shared = _shared_length(prompts) if buffered and batch.on_rows is None else 0
+    begun = _read_shared(model, prompts[0][:shared]) if shared else None
+    ids, mask = pad_left([prompt[shared:] for prompt in prompts], model.device)
+    rows, longest = ids.shape
     parts = [slice(0, rows)]
-    if all(
-        type(layer) is DynamicLayer for layer in cache.layers
-    ):  # a sliding window keeps its own kind of layer
-        cache.layers = [_BufferedLayer(rows, longest + steps) for _ in cache.layers]
-        parts = _parts([len(prompt) for prompt in prompts], batch_tokens(model.device))
+    if buffered:
+        cache.layers = [_BufferedLayer(rows, shared + longest + steps) for _ in cache.layers]
+        parts = _parts([len(prompt) - shared for prompt in prompts], batch_tokens(model.device))
+    full = torch.cat([mask.new_zeros(rows, shared), mask], 1)
+    known = forward_options(model)
     logits: list[Tensor] = []
     for part in parts:
-        padding = longest - max(len(prompt) for prompt in prompts[part])
-        for layer in cache.layers:
+        padding = longest - max(len(prompt) - shared for prompt in prompts[part])
+        for number, layer in enumerate(cache.layers):
             if isinstance(layer, _BufferedLayer):
                 layer.open_window(part, padding)
-        own_ids, own_mask = ids[part, padding:], mask[part, padding:]
+                if begun is not None:
+                    layer.put(*begun[number])
+        full[part, padding : padding + shared] = 1
+        full[part, padding + shared :] = mask[part, padding:]
+        seen = full[part, padding:]
         batch.announce(first[part])
         options: dict[str, Any] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         if "position_ids" in known:
-            options["position_ids"] = positions_of(own_mask)
+            options["position_ids"] = positions_of(seen)[:, shared:]
         out = model(
-            input_ids=own_ids, attention_mask=own_mask, past_key_values=cache, use_cache=True, **options
+            input_ids=ids[part, padding:],
+            attention_mask=seen,
+            past_key_values=cache,
+            use_cache=True,
+            **options,
         )
         logits.append(out.logits[:, -1])
     for layer in cache.layers:
         if isinstance(layer, _BufferedLayer):
             layer.open_all()
-    return torch.cat(logits), cache, mask
+    return torch.cat(logits), cache, full
+
+
+def _shared_length(prompts: Sequence[Sequence[int]]) -> int:
+    """How many tokens all prompts begin with alike, one left for each; 0 where that is not worth a pass of its own."""
+    low, high = min(map(list, prompts)), max(map(list, prompts))  # what these share, all share
+    most = min(len(prompt) for prompt in prompts) - 1
+    shared = next((n for n, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), most)
+    return min(shared, most) if len(prompts) > 1 and min(shared, most) >= LEAST_SHARED else 0
+
+
+def _read_shared(model: PreTrainedModel, tokens: Sequence[int]) -> list[tuple[Any, Any]]:
+    """Keys and values of each layer for tokens that all rows begin with, (1, heads, length, head size)."""
+    cache: Any = DynamicCache(config=model.config)
+    ids = torch.tensor([list(tokens)], device=model.device)
+    options = {"logits_to_keep": 1} if "logits_to_keep" in forward_options(model) else {}
+    model(input_ids=ids, past_key_values=cache, use_cache=True, **options)
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def _parts(lengths: list[int], budget: int) -> list[slice]:

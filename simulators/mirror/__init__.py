@@ -5,6 +5,7 @@ from simulators.mirror.fitting import fit_levels
 from simulators.mirror.level_model import Effect, LevelModel
 from simulators.mirror.manner import Manners
 from simulators.mirror.scenes import ChoiceScenes, place_uniformly, sampled_scenes, slate_scenes
+from simulators.mirror.wording import Wording
 
 __all__ = [
     "ChoiceScenes",
@@ -12,6 +13,7 @@ __all__ = [
     "Effect",
     "LevelModel",
     "Manners",
+    "Wording",
     "fit_choices",
     "fit_levels",
     "option_covariates",

@@ -3,16 +3,15 @@
 Each simulation draws one person from what is believed about each user, and keeps to it through the dialogue: over
 seeds the levels are those of the fitted model, and within a seed a user is consistent. A log tells nothing of how a
 reply was worded: without `Manners`, which choices between replies tell, wording neither pleases nor annoys these users,
-and the level is the only sign of satisfaction. With them, how far wording counts beside the item is assumed
-(`WORDING`), as neither source tells it.
+and the level is the only sign of satisfaction. With them, how far wording counts beside the item is assumed, as neither
+source tells it, until rated dialogues do (`Wording.fit`).
 """
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit, ndtri
+from scipy.special import ndtri
 
 from simulators.chat.model import ChatModel
 from simulators.errors import MirrorError
@@ -21,6 +20,7 @@ from simulators.mirror.beliefs import Gaussians
 from simulators.mirror.level_model import LevelModel
 from simulators.mirror.manner import Manners
 from simulators.mirror.steps import Values
+from simulators.mirror.wording import Wording
 from simulators.randomness import keyed_seeds, keyed_uniforms
 from simulators.types import (
     LEVELS,
@@ -39,25 +39,7 @@ from simulators.world.wishes import draw_wishes
 
 _WISH, _LEVEL, _WORDS, _OPENING, _PERSON, _ITEM, _MANNER, _RATING = range(200, 208)
 _IGNORED = 0
-
-
-class Wording(NamedTuple):
-    """How far a reply's wording counts, assumed.
-
-    interest: Logits that a unit of the wording's worth adds to each step of interest.
-    stars: Stars of an average film in average words.
-    stars_item, stars_reply: Stars that a unit of the film's utility and of the wording's worth add.
-    noise: Scale of the logistic noise of a rating, in stars.
-    """
-
-    interest: float = 0.5
-    stars: float = 2.5
-    stars_item: float = 0.5
-    stars_reply: float = 1.0
-    noise: float = 0.4
-
-
-WORDING = Wording()
+ASSUMED = Wording()
 
 
 class MirrorUsers:
@@ -68,6 +50,7 @@ class MirrorUsers:
         catalogue: The films it was fitted on, which give the wishes their words.
         chat: Finds the words.
         manners: What is believed of their taste in wording, a row a user of the log; None for no such taste.
+        wording: How far wording counts beside the film; not read without `manners`.
         patience: Ignored films after which a user leaves, at least 1; a log does not tell it.
         max_turns: Turns after which a dialogue ends.
 
@@ -82,6 +65,7 @@ class MirrorUsers:
         chat: ChatModel,
         *,
         manners: Manners | None = None,
+        wording: Wording = ASSUMED,
         patience: int = 4,
         max_turns: int = 5,
     ) -> None:
@@ -95,6 +79,7 @@ class MirrorUsers:
         self._catalogue = catalogue
         self._chat = chat
         self._manners = manners
+        self._wording = wording
         self._patience = patience
         self._max_turns = max_turns
 
@@ -166,10 +151,8 @@ class MirrorUsers:
             mood: Uniform numbers that decide ratings. Shape (B,).
         """
         total = worth.sum(axis=1)
-        levels = self._model.choice.sample(utility, luck, shift=WORDING.interest * total)
-        rated = WORDING.stars + WORDING.stars_item * utility + WORDING.stars_reply * total
-        noise = WORDING.noise * logit(np.clip(mood, 1e-12, 1 - 1e-12))
-        stars = np.clip(np.rint(rated + noise), 1.0, 5.0)
+        levels = self._model.choice.sample(utility, luck, shift=self._wording.shift(total))
+        stars = self._wording.rate(utility, total, mood)
         complaints = find_complaints(worth, attributes, stars)
         return [
             Decision(int(level), float(star), complaint, float(value))

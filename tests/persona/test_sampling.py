@@ -131,6 +131,28 @@ def test_equal_prompts_are_read_once_and_drawn_apart() -> None:
     assert read[:2] == [[0, 1], [0, 2, 3, 1]]
 
 
+def test_what_all_prompts_begin_with_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = llama()
+    prompts = [[*range(4, 30), *prompt] for prompt in PROMPTS]
+    read: list[int] = []
+
+    def count(_: object, args: object, kwargs: dict[str, torch.Tensor]) -> None:
+        read.append(kwargs["input_ids"].numel())
+
+    hook = model.register_forward_pre_hook(count, with_kwargs=True)
+    options = {"seeds": SEEDS, "stop_tokens": [1, 2, 3]}
+    shared = sample_tokens(model, prompts, Sampling(12), **options)  # type: ignore[arg-type]
+    once, longest = read[:2], max(map(len, PROMPTS))
+    hook.remove()
+    monkeypatch.setattr("persona.policy.sampling.LEAST_SHARED", 1000)
+    assert shared == sample_tokens(model, prompts, Sampling(12), **options)  # type: ignore[arg-type]
+    assert once == [26, len(PROMPTS) * longest]
+    monkeypatch.setattr("persona.policy.sampling.LEAST_SHARED", 1)
+    same = [prompts[0]] * 3
+    alike = sample_tokens(model, same, Sampling(12), seeds=[5, 5, 6], stop_tokens=[1])
+    assert alike[0] == alike[1] != alike[2]
+
+
 def test_rows_are_announced_before_they_are_computed() -> None:
     model = llama()
     announced: list[int] = []
