@@ -69,6 +69,11 @@ class EndpointChat:
         """Requests and tokens used so far."""
         return self._budget.spent
 
+    @property
+    def exhausted(self) -> str | None:
+        """Why it may be asked no more: its budget is spent. None while it may."""
+        return self._budget.exhausted
+
     def complete(
         self,
         conversations: Sequence[Sequence[Message]],
