@@ -14,8 +14,7 @@ from app.pipeline.preferences import ask_users, learn_preferences
 from app.pipeline.replies import sample_replies
 from app.pipeline.retrieval import train_retrieval
 from app.pipeline.rounds import learn, talk
-from simulators.chat.model import Message
-from simulators.chat.model import Message
+from simulators.chat.model import Completion, Message
 from simulators.world.actor import Actor
 from tests.helpers.faulty_server import Request
 
@@ -51,7 +50,7 @@ def rehearsed_run(base: Path) -> Path:
 def acted(request: Request) -> str:
     """What a rule says to a request: as the persona in the prompt, a judge who likes length, or a rewriter."""
     schema = request.get("response_format", {}).get("json_schema", {}).get("schema")
-    said = request["messages"][-1]["content"]
+    said: str = request["messages"][-1]["content"]
     if schema and "better" in schema["properties"]:
         first, second = (said.split(f"[{name}]\n")[1].split("\n[end")[0] for name in ("first", "second"))
         better = "tie" if len(first) == len(second) else "first" if len(first) > len(second) else "second"
@@ -59,4 +58,5 @@ def acted(request: Request) -> str:
     if "Reply: " in said:
         return said.rpartition("Reply: ")[2].partition("\n")[0] + " Because it fits what you asked for."
     messages: list[Message] = request["messages"]
-    return _SURE.complete([messages], seeds=[request["seed"]], schema=schema)[0].text
+    answers: list[Completion] = _SURE.complete([messages], seeds=[request["seed"]], schema=schema)
+    return answers[0].text
