@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -94,8 +96,11 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
     summary = _summarise(dialogues, outcome, seed=config.seed)
     write_json(out / _SUMMARY, summary)
     for name in outcome._fields:
-        low, high = summary[name]["ci95"]
-        console.print(f"{name}: {summary[name]['value']:.3f} (95 % interval {low:.3f} to {high:.3f})")
+        ends = summary[name]["ci95"]
+        sure = (
+            f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}" if ends else "too few dialogues for an interval"
+        )
+        console.print(f"{name}: {summary[name]['value']:.3f} ({sure})")
     console.print(", ".join(f"{reason}: {count}" for reason, count in summary["stops"].items()))
     for reason, count in summary.get("failures", {}).items():
         console.print(f"model_failed, {count} times: {reason}", markup=False)
@@ -114,11 +119,15 @@ def _summarise(dialogues: Sequence[Dialogue], outcome: Outcome, *, seed: int) ->
         "dialogues": len(dialogues),
         "stops": {str(reason): stops.count(reason) for reason in StopReason if reason in stops},
         **({"failures": dict(reasons.most_common(_SHOWN_FAILURES))} if reasons else {}),
-        **{
-            name: bootstrap_interval(values, seed=seed).to_report()
-            for name, values in outcome._asdict().items()
-        },
+        **{name: _measure(values, seed=seed) for name, values in outcome._asdict().items()},
     }
+
+
+def _measure(values: NDArray[np.float64], *, seed: int) -> dict[str, Any]:
+    """Mean with its interval over users, which a single user does not have."""
+    if len(values) < 2:
+        return {"value": float(values.mean()), "ci95": None, "n": len(values)}
+    return bootstrap_interval(values, seed=seed).to_report()
 
 
 def _check_folder(out: Path) -> None:

@@ -1,5 +1,6 @@
 """Training and simulation on top of a finished run: every recipe by its name, resumed, refused."""
 
+import io
 import json
 from pathlib import Path
 
@@ -60,6 +61,15 @@ def test_a_simulation_goes_on_where_it_stopped(users: str, finished: Path, tmp_p
     simulate(config, tmp_path / "cut", console=QUIET)
     assert read_table(tmp_path / "cut" / "dialogues.parquet") == dialogues
     assert (tmp_path / "cut" / "summary.json").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.integration
+def test_a_single_dialogue_has_no_interval(finished: Path, tmp_path: Path) -> None:
+    config = load_settings(SimulateConfig, None, [f"run={finished}", "users=random", "dialogues=1"])
+    terminal = io.StringIO()
+    summary = json.loads(simulate(config, tmp_path / "out", console=Console(file=terminal)).read_text())
+    assert summary["utility"]["ci95"] is None and summary["utility"]["n"] == 1
+    assert "too few dialogues for an interval" in terminal.getvalue()
 
 
 @pytest.mark.integration

@@ -52,7 +52,9 @@ def acted(request: Request) -> str:
     schema = request.get("response_format", {}).get("json_schema", {}).get("schema")
     said: str = request["messages"][-1]["content"]
     if schema and "better" in schema["properties"]:
-        first, second = (said.split(f"[{name}]\n")[1].split("\n[end")[0] for name in ("first", "second"))
+        first, second = (
+            said.split(f"[{name}]\n")[1].split("\n[end", maxsplit=1)[0] for name in ("first", "second")
+        )
         better = "tie" if len(first) == len(second) else "first" if len(first) > len(second) else "second"
         return json.dumps({"reason": "It says more.", "better": better})
     if "Reply: " in said:
