@@ -1,10 +1,10 @@
 """An endpoint that work depends on: where it stops answering, the work stops, to be gone on with later."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Unpack
 
 from simulators.chat.endpoint import EndpointChat
-from simulators.chat.model import Completion, Message
+from simulators.chat.model import AskSettings, Completion, Message
 from simulators.errors import EndpointError
 
 
@@ -38,22 +38,24 @@ class RequiredChat:
         self,
         conversations: Sequence[Sequence[Message]],
         *,
+        seeds: Sequence[int],
         banned: Sequence[Collection[str]] | None = None,
-        **settings: Any,
+        **settings: Unpack[AskSettings],
     ) -> list[Completion]:
         """See `ChatModel.complete`; there are no slots to ban.
 
         Raises:
             EndpointError: As the class says.
         """
-        return self.complete_each(conversations, **settings)
+        return self.complete_each(conversations, seeds=seeds, **settings)
 
     def complete_each(
         self,
         conversations: Sequence[Sequence[Message]],
         *,
+        seeds: Sequence[int],
         arrived: Callable[[int, Completion], None] | None = None,
-        **settings: Any,
+        **settings: Unpack[AskSettings],
     ) -> list[Completion]:
         """See `ArrivingChat.complete_each`; what arrived is told before a call ends.
 
@@ -70,7 +72,7 @@ class RequiredChat:
             if arrived:
                 arrived(row, completion)
 
-        found = self._inner.complete_each(conversations, arrived=tell, **settings)
+        found = self._inner.complete_each(conversations, seeds=seeds, arrived=tell, **settings)
         if any(completion.failure for completion in found) and (spent := self._inner.exhausted):
             raise EndpointError(f"{spent}. What was answered is kept: start again to go on.")
         is_silent = self._failures and not self._has_answered
