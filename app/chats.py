@@ -62,7 +62,7 @@ class Chats:
 
     @property
     def spent(self) -> dict[str, Spent]:
-        """What each endpoint was asked and how much it read and wrote, by name of its model."""
+        """What each endpoint was asked and how much it read and wrote, by its name."""
         return {name: chat.spent for name, chat in self._endpoints.items()}
 
     def _make(self, name: str) -> ChatModel:
@@ -83,7 +83,7 @@ class Chats:
             max_tokens=config.max_tokens,
         )
         endpoint = EndpointChat(settings)
-        self._endpoints[parts[0]] = endpoint
+        self._endpoints[name] = endpoint
         self._cache = self._cache or ResponseCache(self._answers)
         return CachedChat(RequiredChat(endpoint, give_up_after=settings.give_up_after), self._cache)
 

@@ -173,6 +173,7 @@ def _checked(kind: type[BaseModel], key: str, value: object, where: str) -> Any:
     except ValidationError as err:
         # What may hold a secret by mistake is not shown.
         got = repr(value) if field.repr else "something else"
+        told = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(
-            f"`{key}` must fit its field ({err.errors()[0]['msg']}); got {got} {where}. Change it there."
+            f"`{key}` must fit its field ({told}); got {got} {where}. Change it there."
         ) from err

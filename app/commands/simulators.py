@@ -25,10 +25,14 @@ def simulate(
 ) -> None:
     """Let simulated users talk with a finished run's agent, and keep the dialogues.
 
-    users=KIND says who: viewers, learned, ailo, ailo-five-calls, persona-prompt, target-holding, random or
-    over-agreeable. chat=NAME says what speaks for them: local, folder or id of a causal language model, or MODEL@URL of
-    an OpenAI-compatible endpoint, with key_variable=NAME of the environment variable that holds its key. An example is
-    app/configs/simulate.toml.
+    users=KIND: viewers, learned, ailo, ailo-five-calls, persona-prompt,
+    target-holding, random or over-agreeable.
+
+    chat=NAME speaks for them: local, the folder or id of a causal language model,
+    or MODEL@URL of an OpenAI-compatible endpoint, whose key is in the environment
+    variable that key_variable=NAME names.
+
+    An example is app/configs/simulate.toml.
     """
     with one_line_errors(context):
         from app.config import load_settings
@@ -53,9 +57,12 @@ def train(
 ) -> None:
     """Train a finished run's policy on dialogues with simulated users, judged by others.
 
-    users=KIND, judges=KIND and chat=NAME are as in `persona simulate`; for ecpo, gate=felt|judge|both|none says what a
-    rewrite must pass, and gate_chat=NAME and rewriter=NAME which language models judge and write. An example is
-    app/configs/train.toml.
+    users=KIND, judges=KIND and chat=NAME are as in `persona simulate`.
+
+    For ecpo, gate=felt|judge|both|none says what a rewrite must pass;
+    gate_chat=NAME and rewriter=NAME say which language models judge and rewrite.
+
+    An example is app/configs/train.toml.
     """
     with one_line_errors(context):
         from app.config import load_settings
