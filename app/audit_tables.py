@@ -273,4 +273,6 @@ def _measured(row: Part) -> str:
     text = f"{row['value']:.3g}"
     if row["ci95"] is not None:
         text += f" [{row['ci95'][0]:.3g}, {row['ci95'][1]:.3g}]"
+    elif row["kind"] != "p":
+        text += " [too few users]"
     return text.replace("-", MINUS)

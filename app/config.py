@@ -164,13 +164,16 @@ def _checked(kind: type[BaseModel], key: str, value: object, where: str) -> Any:
         remedy = f"Did you mean `{near[0]}`?" if near else f"The keys are {', '.join(known)}."
         raise ConfigError(f"Every key must be one that a run knows; got `{key}` {where}. {remedy}")
     field = kind.model_fields[key]
-    form: Any = Annotated[field.annotation, field]
+    form: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
     try:
         # The field by itself: others may have to be given, and are looked at on their own.
         return TypeAdapter(form, config=kind.model_config).validate_python(
             value, strict=where != _COMMAND_LINE
         )
     except ValidationError as err:
+        # What may hold a secret by mistake is not shown.
+        got = repr(value) if field.repr else "something else"
+        told = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(
-            f"`{key}` must fit its field ({err.errors()[0]['msg']}); got {value!r} {where}. Change it there."
+            f"`{key}` must fit its field ({told}); got {got} {where}. Change it there."
         ) from err

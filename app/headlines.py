@@ -163,7 +163,7 @@ def show(measure: Measure, unit: Unit) -> str:
     if value is None:
         return NOT_MEASURED
     text = show_value(value, unit)
-    if interval is None:
+    if interval is None or None in interval:
         return text
     low, high = (_digits(bound, unit) for bound in interval)
     return f"{text} [{low}, {high}]"

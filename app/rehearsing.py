@@ -1,4 +1,4 @@
-"""What rehearsals with a finished run need: the run itself, its agent, simulated users, and what is known of them.
+"""What rehearsals with a finished run need: its agent, who is invited to talk, and what is known of them.
 
 The run is read and never changed.
 """
@@ -6,6 +6,7 @@ The run is read and never changed.
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy.sparse import csr_array
 
 from app.errors import ConfigError
@@ -13,26 +14,23 @@ from app.manifest import hash_files
 from app.pipeline.context import Ints, RunContext
 from app.pipeline.conversations import unseen_condition
 from app.pipeline.policy import load_policy
-from app.pipeline.preferences import load_comparisons
 from app.pipeline.profiles import latent_size
-from app.pipeline.replies import base_policy, load_replies
+from app.pipeline.replies import base_policy
 from app.pipeline.rounds import (
     agent_of,
     known_log,
     learner_condition,
-    load_lessons,
     load_retriever,
     stage_before,
-    viewers_of,
 )
 from app.trained import needed_stages
 from persona.types import Condition
+from recsys.columns import ITEM, LEVEL, USER
 from recsys.types import histories_from_log
 from simulators.agent import Recommender
-from simulators.mirror import LevelModel, Manners, Wording, fit_levels
-from simulators.mirror.wording import LEAST_TURNS
-from simulators.protocols import SimulatedUser
-from simulators.users.mirror import MirrorUsers
+from simulators.randomness import keyed_uniforms
+
+_TARGET = 461
 
 
 class Guests(NamedTuple):
@@ -41,11 +39,13 @@ class Guests(NamedTuple):
     users: Their rows in the population, sorted. Shape (N,).
     histories: What the agent knows of their past. Shape (N, I).
     condition: What the policy knows of them, N rows.
+    targets: The item that each is after, as its row in the catalogue; None where they are after none. Shape (N,).
     """
 
     users: Ints
     histories: csr_array
     condition: Condition
+    targets: list[int] | None = None
 
 
 def hash_run(run: RunContext) -> dict[str, str]:
@@ -63,39 +63,6 @@ def agent_from(run: RunContext, start: str, *, keep_tokens: bool = False) -> Rec
     policy_stage, retrieval_stage = stage_before(run.config.rounds + 1 if start == "last" else 1)
     policy = base_policy(run, latent_size(run)) if start == "base" else load_policy(run, policy_stage)
     return agent_of(run, policy, load_retriever(run, retrieval_stage), keep_tokens=keep_tokens)
-
-
-def users_of(run: RunContext, kind: str) -> SimulatedUser:
-    """The run's simulated users: "viewers" of its world, who know the truth, or "learned" ones.
-
-    The learned ones know what the run logged, what its learners chose between replies and how they rated the
-    dialogues of its first round, and nothing of the truth.
-    """
-    if kind == "viewers":
-        return viewers_of(run)
-    pool, world = load_replies(run), run.world
-    model = fit_levels(
-        known_log(run, 0), world.catalogue.features, n_users=world.n_users, seed=run.seed("learned users")
-    )
-    manners = Manners.fit(
-        load_comparisons(run).train,
-        pool.attributes,
-        pool.scale,
-        n_users=world.n_users,
-        seed=run.seed("learned manners"),
-    )
-    wording = _fit_wording(run, model, manners)
-    return MirrorUsers(
-        model, world.catalogue, run.chat, manners=manners, wording=wording, max_turns=run.config.turns
-    )
-
-
-def _fit_wording(run: RunContext, model: LevelModel, manners: Manners) -> Wording:
-    """As the run's first dialogues with its learners tell; assumed where these are too few, or none."""
-    dialogues = load_lessons(run, 1).dialogues if run.config.rounds else []
-    if sum(len(dialogue.turns) for dialogue in dialogues) < LEAST_TURNS:
-        return Wording()
-    return Wording.fit(model, manners, dialogues)
 
 
 def invite_learners(run: RunContext, count: int, *, seed: int) -> Guests:
@@ -119,6 +86,28 @@ def invite_unseen(run: RunContext, count: int, *, seed: int) -> Guests:
     places = np.searchsorted(run.groups.unseen, users)
     known = unseen_condition(run, run.config.shots).select(places.tolist())
     return Guests(users, run.unseen_histories[0][places], known)
+
+
+def with_targets(run: RunContext, guests: Guests, *, seed: int) -> Guests:
+    """The same guests, each after one item: of those that the user went deepest with, one by chance.
+
+    The item is taken out of what the agent knows of the user, who would otherwise never be offered it again.
+
+    Args:
+        run: The finished run.
+        guests: Who is invited.
+        seed: Draws among equals.
+    """
+    log = run.world.log if run.world.later is None else pd.concat([run.world.log, run.world.later])
+    own = log[log[USER].isin(guests.users)]
+    luck = keyed_uniforms(seed, own[USER].to_numpy(np.int64), own[ITEM].to_numpy(np.int64), _TARGET)
+    deepest = own.assign(luck=luck).sort_values([LEVEL, "luck"]).drop_duplicates(USER, keep="last")
+    targets = deepest.sort_values(USER)[ITEM].to_numpy(np.int64)
+    known = guests.histories.tocoo()
+    rows, items = known.coords
+    kept = items != targets[rows]
+    histories = csr_array((known.data[kept], (rows[kept], items[kept])), shape=known.shape)
+    return guests._replace(histories=histories, targets=targets.tolist())
 
 
 def _draw(users: Ints, count: int, name: str, rng: np.random.Generator) -> Ints:

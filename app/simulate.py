@@ -4,11 +4,16 @@ OUT/run.json             what the dialogues were held with
 OUT/dialogues.jsonl      finished dialogues, a block of users at a time; a stopped simulation goes on behind them
 OUT/dialogues.parquet    all of them in the order of the users, one row each
 OUT/summary.json         how users fared, with intervals
+OUT/answers.sqlite       what endpoints answered, so that a stopped simulation pays for nothing twice
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,19 +24,22 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from app.casting import NEEDS_TARGETS, judge_of, users_of
+from app.chats import ANSWERS, Chats, hash_chats
 from app.errors import StoreError
 from app.files import write_json
 from app.quiet import quiet_libraries
-from app.rehearsing import agent_from, hash_run, invite_learners, invite_unseen, users_of
+from app.rehearsing import agent_from, hash_run, invite_learners, invite_unseen, with_targets
 from app.simulate_config import SimulateConfig
 from app.trained import open_run
 from recsys.significance import bootstrap_interval
 from simulators.dialogue_store import IDENTITY, LINES, TABLE, DialogueStore, recorded_rollout
-from simulators.rehearsal import outcome_of
-from simulators.types import StopReason
+from simulators.rehearsal import Outcome, outcome_of
+from simulators.types import Dialogue, StopReason
 
 _SUMMARY = "summary.json"
 _INVITE = {"unseen": invite_unseen, "learners": invite_learners}
+_SHOWN_FAILURES = 3
 
 
 def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
@@ -47,24 +55,30 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
 
     Raises:
         StoreError: There is no finished run where the configuration says, or `out` holds something else.
-        ConfigError: The run has too few users.
+        ConfigError: The run has too few users, or there are no true personas of them.
         DialogueStoreError: `out` holds dialogues of other choices, or is in use.
+        EndpointError: An endpoint does not answer, or its budget is spent; what is finished is kept.
     """
     quiet_libraries()
     _check_folder(out)
     run = open_run(Path(config.run), "choices", "policy")
     guests = _INVITE[config.population](run, config.dialogues, seed=config.seed)
     seed, users = run.seed(f"simulate {config.seed}"), guests.users.tolist()
-    identity = {**config.model_dump(mode="json"), "run": hash_run(run)}
+    if config.users in NEEDS_TARGETS:
+        guests = with_targets(run, guests, seed=seed)
+    hashes = {"run": hash_run(run), "chat_files": hash_chats(config.chat)}
+    identity = {**config.model_dump(mode="json"), **hashes}
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
     )  # fmt: skip
     with (
         DialogueStore(out, identity=identity) as store,
+        Chats(config, run, out) as chats,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
         # Learning users takes a while, so the folder is looked at first.
-        viewers = users_of(run, config.users)
+        chat = chats.of(config.chat)
+        viewers = users_of(run, config.users, guests, chat, personas=config.personas)
         task = progress.add_task("Users talk with the agent", total=len(users))
         recorded_rollout(
             store,
@@ -78,28 +92,48 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
             progress=lambda done: progress.update(task, completed=done),
         )
         dialogues = list(store.read(users, seed=seed))
-    outcome = outcome_of(dialogues, viewers, seed=seed)
-    stops = [dialogue.stop for dialogue in dialogues]
-    summary: dict[str, Any] = {
-        "dialogues": len(dialogues),
-        "stops": {str(reason): stops.count(reason) for reason in StopReason if reason in stops},
-        **{
-            name: bootstrap_interval(values, seed=config.seed).to_report()
-            for name, values in outcome._asdict().items()
-        },
-    }
+    outcome = outcome_of(dialogues, judge_of(run, config.users, viewers), seed=seed)
+    summary = _summarise(dialogues, outcome, seed=config.seed)
     write_json(out / _SUMMARY, summary)
     for name in outcome._fields:
-        low, high = summary[name]["ci95"]
-        console.print(f"{name}: {summary[name]['value']:.3f} (95 % interval {low:.3f} to {high:.3f})")
+        ends = summary[name]["ci95"]
+        sure = (
+            f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}" if ends else "too few dialogues for an interval"
+        )
+        console.print(f"{name}: {summary[name]['value']:.3f} ({sure})")
     console.print(", ".join(f"{reason}: {count}" for reason, count in summary["stops"].items()))
+    for reason, count in summary.get("failures", {}).items():
+        console.print(f"model_failed, {count} times: {reason}", markup=False)
+    for name, spent in chats.spent.items():
+        tokens = f"{spent.prompt_tokens} tokens read, {spent.completion_tokens} written"
+        console.print(f"{name}: {spent.requests} requests, {tokens}", markup=False)
     return out / _SUMMARY
+
+
+def _summarise(dialogues: Sequence[Dialogue], outcome: Outcome, *, seed: int) -> dict[str, Any]:
+    """How many dialogues ended how, the commonest reasons of failure if any, and how users fared, with intervals."""
+    stops = [dialogue.stop for dialogue in dialogues]
+    failed = [dialogue.said for dialogue in dialogues if dialogue.stop is StopReason.MODEL_FAILED]
+    reasons = Counter((said and said.failure) or "the agent gave no reply" for said in failed)
+    return {
+        "dialogues": len(dialogues),
+        "stops": {str(reason): stops.count(reason) for reason in StopReason if reason in stops},
+        **({"failures": dict(reasons.most_common(_SHOWN_FAILURES))} if reasons else {}),
+        **{name: _measure(values, seed=seed) for name, values in outcome._asdict().items()},
+    }
+
+
+def _measure(values: NDArray[np.float64], *, seed: int) -> dict[str, Any]:
+    """Mean with its interval over users, which a single user does not have."""
+    if len(values) < 2:
+        return {"value": float(values.mean()), "ci95": None, "n": len(values)}
+    return bootstrap_interval(values, seed=seed).to_report()
 
 
 def _check_folder(out: Path) -> None:
     """Refuse a folder of other work, such as the run that is simulated with."""
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    known = (LINES, TABLE, IDENTITY, _SUMMARY)
+    known = (LINES, TABLE, IDENTITY, _SUMMARY, ANSWERS)
     if strange := [name for name in names if not any(own in name for own in known)]:
         raise StoreError(
             f"--out must be empty or hold a simulation; got {out} with {', '.join(strange[:3])} in it. Choose another "

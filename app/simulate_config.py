@@ -2,20 +2,21 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from app.chat_config import ChatFields, UserKind
 
 
-class SimulateConfig(BaseModel):
-    """Every choice of one simulation."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class SimulateConfig(ChatFields):
+    """Every choice of one simulation; who speaks for the users is `app.chat_config.ChatFields`."""
 
     # Folder of a finished `persona run`: its world, agent and users.
     run: Annotated[str, Field(min_length=1)]
     # Every random draw follows from this one number, 0 or more.
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    # Who talks: "viewers" of the world itself, or users "learned" from the run's log and comparisons.
-    users: Literal["viewers", "learned"] = "learned"
+    # Who talks: "viewers" of the world itself, users "learned" from the run's log and comparisons, "ailo",
+    # "ailo-five-calls", "persona-prompt", "target-holding", "random" or "over-agreeable"; see `app.casting`.
+    users: UserKind = "learned"
     # Whom they are of: "unseen" users, whom the run never trained on, or its "learners".
     population: Literal["unseen", "learners"] = "unseen"
     # Dialogues, one a user, at least 1.

@@ -3,26 +3,29 @@
 OUT/manifest.json        what the training was made with, written first
 OUT/stages/train/        the trained policy, and what judges and rounds brought
 OUT/training.json        the figures with their intervals
+OUT/answers.sqlite       what endpoints answered, so that a stopped training pays for nothing twice
 
 The run that it starts from is read and never changed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from app.casting import NEEDS_TARGETS, judge_of, users_of
+from app.chats import Chats, hash_chats
 from app.files import read_json, write_json
 from app.pipeline.context import RunContext
 from app.pipeline.pairs import pool_pairs
 from app.pipeline.replies import load_replies
 from app.quiet import quiet_libraries
-from app.rehearsing import Guests, agent_from, hash_run, invite_learners, invite_unseen, users_of
+from app.rehearsing import Guests, agent_from, hash_run, invite_learners, invite_unseen, with_targets
 from app.stages import Stage, StageView, run_stages
 from app.store import RunStore
 from app.train_config import TrainConfig
@@ -31,15 +34,18 @@ from persona.recipes.imitation import ImitationConfig
 from persona.recipes.policy import PolicyConfig, PreferencePairs
 from recsys.significance import paired_difference
 from simulators.agent import Recommender
+from simulators.judge import PairwiseJudge
+from simulators.protocols import SimulatedUser
 from simulators.recipes.ecpo import EcpoConfig, train_ecpo
 from simulators.recipes.judged import JudgedTraining
 from simulators.recipes.multi_turn import MultiTurnConfig, train_multi_turn
-from simulators.recipes.rewriting import RewritingConfig
+from simulators.recipes.rewriting import ChatRewriter, Gate, RewritingConfig, felt_by, judged_by
 from simulators.recipes.trajectories import TrajectoryConfig
 from simulators.rehearsal import Outcome, Rehearsal, goodhart_gap
 
 MEASURES = ("satisfaction", "utility", "success", "turns")
 _STAGE = "train"
+_POLICY = "policy"
 
 
 def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console: Console) -> Path:
@@ -57,25 +63,24 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
 
     Raises:
         StoreError: There is no finished run where the configuration says.
-        ConfigError: The run has too few users.
+        ConfigError: The run has too few users, or there are no true personas of them.
+        EndpointError: An endpoint does not answer, or its budget is spent; its answers are kept for --resume.
     """
     quiet_libraries()
     run = open_run(Path(config.run), "choices", "policy")
-    learners = invite_learners(run, config.learners, seed=config.seed)
-    judging = invite_unseen(run, config.judging, seed=config.seed)
-    hashes = hash_run(run) | {"method": method}
+    learners = _invited(run, config.users, invite_learners(run, config.learners, seed=config.seed))
+    judging = _invited(run, config.judges, invite_unseen(run, config.judging, seed=config.seed))
+    chat_files = hash_chats(config.chat, config.judges_chat, config.gate_chat, config.rewriter)
+    hashes = hash_run(run) | chat_files | {"method": method}
     with RunStore.open(out, config, hashes, resume=resume, device=run.device) as store:
 
         def work(view: StageView) -> None:
             agent = agent_from(run, config.start, keep_tokens=method != "ecpo")
-            judges = Rehearsal(
-                users_of(run, config.judges),
-                judging.users.tolist(),
-                judging.histories,
-                judging.condition,
-                run.seed(f"judges {config.seed}"),
-            )
-            result = METHODS[method](run, config, agent, learners, judges, view)
+            with Chats(config, run, out) as chats:
+                users = users_of(run, config.users, learners, chats.of(config.chat), personas=config.personas)
+                judges = _judges(run, config, judging, chats)
+                report = _teller(view, config)
+                result = METHODS[method](_Lesson(run, config, agent, users, learners, judges, chats, report))
             agent.policy.save(view.folder / "policy")
             write_json(view.folder / "result.json", _to_json(result))
 
@@ -86,6 +91,26 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
         write_json(out / "training.json", report)
     _show(report, console)
     return out / "training.json"
+
+
+def _invited(run: RunContext, kind: str, guests: Guests) -> Guests:
+    """The guests, after one item each where their kind is after one."""
+    if kind not in NEEDS_TARGETS:
+        return guests
+    return with_targets(run, guests, seed=run.seed("targets"))
+
+
+def _judges(run: RunContext, config: TrainConfig, guests: Guests, chats: Chats) -> Rehearsal:
+    chat = chats.of(config.judges_chat)
+    users = users_of(run, config.judges, guests, chat, personas=config.personas)
+    return Rehearsal(
+        users,
+        guests.users.tolist(),
+        guests.histories,
+        guests.condition,
+        run.seed(f"judges {config.seed}"),
+        worth=judge_of(run, config.judges, users),
+    )
 
 
 def summarise(saved: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
@@ -114,14 +139,31 @@ def summarise(saved: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
     }
 
 
-def _train_ecpo(
-    run: RunContext,
-    config: TrainConfig,
-    agent: Recommender,
-    learners: Guests,
-    judges: Rehearsal,
-    view: StageView,
-) -> JudgedTraining:
+class _Lesson(NamedTuple):
+    """What every recipe takes."""
+
+    run: RunContext
+    config: TrainConfig
+    agent: Recommender
+    users: SimulatedUser
+    learners: Guests
+    judges: Rehearsal
+    chats: Chats
+    report: Callable[[Mapping[str, float]], None]
+
+    def shared(self) -> dict[str, Any]:
+        """The arguments by name that all recipes have in common."""
+        return {
+            "histories": self.learners.histories,
+            "condition": self.learners.condition,
+            "seed": self.run.seed(f"training {self.config.seed}"),
+            "judges": self.judges,
+            "report": self.report,
+        }
+
+
+def _train_ecpo(lesson: _Lesson) -> JudgedTraining:
+    config, agent = lesson.config, lesson.agent
     settings = EcpoConfig(
         plans=config.plans,
         imitation=_imitation(config),
@@ -138,19 +180,31 @@ def _train_ecpo(
             drop_condition=0.0,
         ),
     )
+    rewriter = None
+    if config.rewriter != _POLICY:
+        rewriter = ChatRewriter(lesson.chats.of(config.rewriter), slots=agent.policy.slots)
     return train_ecpo(
         agent,
-        users_of(run, config.users),
-        learners.users.tolist(),
+        lesson.users,
+        lesson.learners.users.tolist(),
         settings,
-        histories=learners.histories,
-        condition=learners.condition,
-        seed=run.seed(f"training {config.seed}"),
-        gates=None if config.gate == "felt" else lambda _: [],
-        judges=judges,
-        replay=_replay(run, agent, config),
-        report=_teller(view, config),
+        rewriter=rewriter,
+        gates=_gates(lesson),
+        replay=_replay(lesson.run, agent, config),
+        **lesson.shared(),
     )
+
+
+def _gates(lesson: _Lesson) -> Callable[[int], Sequence[Gate]]:
+    """From the seed of a round's dialogues to what its rewrites must pass."""
+    wanted = lesson.config.gate
+    judge = PairwiseJudge(lesson.chats.of(lesson.config.gate_chat)) if wanted in {"judge", "both"} else None
+
+    def gates(luck: int) -> list[Gate]:
+        felt = [felt_by(lesson.users, seed=luck)] if wanted in {"felt", "both"} else []
+        return felt + ([judged_by(judge, seed=luck)] if judge else [])
+
+    return gates
 
 
 def _replay(run: RunContext, agent: Recommender, config: TrainConfig) -> PreferencePairs | None:
@@ -161,16 +215,8 @@ def _replay(run: RunContext, agent: Recommender, config: TrainConfig) -> Prefere
     return pool_pairs(run, agent.policy, load_replies(run), config.replay, rng)
 
 
-def _train_multi_turn(
-    run: RunContext,
-    config: TrainConfig,
-    agent: Recommender,
-    learners: Guests,
-    judges: Rehearsal,
-    view: StageView,
-    *,
-    paired: bool,
-) -> JudgedTraining:
+def _train_multi_turn(lesson: _Lesson, *, paired: bool) -> JudgedTraining:
+    config = lesson.config
     settings = MultiTurnConfig(
         plans=config.plans,
         imitation=_imitation(config),
@@ -185,20 +231,11 @@ def _train_multi_turn(
             gate_lr=config.gate_lr,
         ),
     )
-    return train_multi_turn(
-        agent,
-        users_of(run, config.users),
-        learners.users.tolist(),
-        settings,
-        histories=learners.histories,
-        condition=learners.condition,
-        seed=run.seed(f"training {config.seed}"),
-        judges=judges,
-        report=_teller(view, config),
-    )
+    users = lesson.learners.users.tolist()
+    return train_multi_turn(lesson.agent, lesson.users, users, settings, **lesson.shared())
 
 
-METHODS: Mapping[str, Callable[..., JudgedTraining]] = {
+METHODS: Mapping[str, Callable[[_Lesson], JudgedTraining]] = {
     "ecpo": _train_ecpo,
     "mtdpo": partial(_train_multi_turn, paired=True),
     "mtkto": partial(_train_multi_turn, paired=False),

@@ -2,23 +2,26 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from app.chat_config import LOCAL, ChatFields, ChatName, UserKind
 
 
-class TrainConfig(BaseModel):
-    """Every choice of one training against simulated users."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class TrainConfig(ChatFields):
+    """Every choice of one training; who speaks for the users is `app.chat_config.ChatFields`."""
 
     # Folder of a finished `persona run`: its world, retriever, profile and policy.
     run: Annotated[str, Field(min_length=1)]
     # Every random draw follows from this one number, 0 or more.
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
-    # Whom the policy trains with: "learned" from the run's log and comparisons, or "viewers" of the world itself.
-    users: Literal["learned", "viewers"] = "learned"
-    # Who judges, on users whom training never meets: those of the other kind unless told otherwise.
-    judges: Literal["viewers", "learned"] = "viewers"
+    # Whom the policy trains with: "learned" from the run's log and comparisons, "viewers" of the world itself, "ailo",
+    # "ailo-five-calls", "persona-prompt", "target-holding", "random" or "over-agreeable"; see `app.casting`.
+    users: UserKind = "learned"
+    # Who judges, on users whom training never meets: "viewers", or "learned" ones where viewers train, or any other.
+    judges: UserKind = "viewers"
+    # Speaks for the judges, named as `chat` is, which speaks for the users trained with.
+    judges_chat: ChatName = LOCAL
     # Policy to begin with: before ("policy") or after ("last") the run's own rounds of talking, or the "base" model.
     start: Literal["policy", "last", "base"] = "policy"
     # Users who train and users who judge, at least 2 each and at most as many as the run has.
@@ -38,8 +41,13 @@ class TrainConfig(BaseModel):
     candidates: Annotated[int, Field(ge=1)] = 4
     # Whether turns are chosen by their user's rating and mended by its reasons, or by chance and blindly.
     confirmation: bool = True
-    # What a rewrite must pass: "felt" better by the same users under the same luck, or "none".
-    gate: Literal["felt", "none"] = "felt"
+    # What a rewrite must pass: "felt" better by the same users under the same luck, found better by a language model as
+    # "judge", "both", or "none".
+    gate: Literal["felt", "judge", "both", "none"] = "felt"
+    # The language model that judges at the gate, named as `chat` is.
+    gate_chat: ChatName = LOCAL
+    # Who rewrites: the "policy" itself, steered by what users minded, or a language model, named as `chat`.
+    rewriter: ChatName = "policy"
 
     # Optimiser steps of a round, pairs or dialogues in a step, pull towards the policy before the round, in 1/nat.
     steps: Annotated[int, Field(ge=1)] = 80

@@ -62,6 +62,28 @@ def fill(raw: str, values: Mapping[str, str]) -> Utterance:
     return Utterance(raw, text)
 
 
+def in_slots(text: str, values: Mapping[str, str], slots: Collection[str]) -> str:
+    """The inverse of `fill`: facts of a card as slots, for a model that writes slots to learn from one that does not.
+
+    Args:
+        text: What another model wrote.
+        values: Facts by slot name. Where one holds another, the longer one is replaced.
+        slots: Slot tokens of the model that is to learn; a fact without one stays.
+
+    Example:
+        >>> in_slots("Alien is a horror film. Horror!", {"title": "Alien", "genre": "horror"}, {"<title>", "<genre>"})
+        '<title> is a <genre> film. <genre>!'
+    """
+    named = {value: slot_token(name) for name, value in values.items() if value and slot_token(name) in slots}
+    if not named:
+        return text
+    # A sentence may begin with a fact, whose first letter `fill` makes a capital.
+    forms = {form: token for value, token in named.items() for form in (value, value[0].upper() + value[1:])}
+    longest = sorted(forms, key=len, reverse=True)
+    slotted = re.sub(rf"(?<!\w)({'|'.join(map(re.escape, longest))})(?!\w)", lambda m: forms[m[1]], text)
+    return re.sub(r"\b([Aa])n (<[a-z]+>)", r"\1 \2", slotted)  # `fill` mends it for each fact anew
+
+
 def spoken(completion: Completion, values: Mapping[str, str]) -> Utterance:
     """What a speaker says: the completion's whole sentences with their slots filled, or why there are none."""
     if completion.failure is not None:

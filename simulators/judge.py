@@ -223,6 +223,12 @@ def dialogue_text(dialogue: Dialogue) -> str:
     return "\n".join(lines)
 
 
+def conversation_text(dialogue: Dialogue) -> str:
+    """What a reply answers: a dialogue before it, as in `dialogue_text`, and the user's last words."""
+    said = dialogue.said
+    return "\n".join([dialogue_text(dialogue), *([f"User: {said.text}"] if said else [])]).strip()
+
+
 def _verdict(straight: Sequence[JudgeAnswer | None], swapped: Sequence[JudgeAnswer | None]) -> Verdict:
     first, second = _share(straight, Choice.FIRST), _share(swapped, Choice.SECOND)
     votes = [*straight, *swapped]

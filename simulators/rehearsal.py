@@ -42,6 +42,7 @@ class Rehearsal(NamedTuple):
     histories: What the agent knows of their past. Shape (N, I).
     condition: What the policy knows of them, N rows, or None for the average user.
     seed: Of the simulation; the same for every agent that is judged, so that all meet the same luck.
+    worth: Who knows the utility of what was shown; the users themselves if None.
     """
 
     users: SimulatedUser
@@ -49,13 +50,14 @@ class Rehearsal(NamedTuple):
     histories: csr_array
     condition: Condition | None
     seed: int
+    worth: SimulatedUser | None = None
 
     def run(self, agent: Agent) -> Outcome:
         """Let all of them talk with the agent."""
         dialogues = rollout(
             self.rows, agent, self.users, histories=self.histories, condition=self.condition, seed=self.seed
         )
-        return outcome_of(dialogues, self.users, seed=self.seed)
+        return outcome_of(dialogues, self.worth or self.users, seed=self.seed)
 
 
 def outcome_of(dialogues: Sequence[Dialogue], judge: SimulatedUser, *, seed: int) -> Outcome:

@@ -23,7 +23,17 @@ def simulate(
     settings: Annotated[list[str], _SETTINGS],
     out: Annotated[Path, typer.Option(help="Folder of the dialogues; a stopped simulation there goes on.")],
 ) -> None:
-    """Let simulated users talk with a finished run's agent, and keep the dialogues."""
+    """Let simulated users talk with a finished run's agent, and keep the dialogues.
+
+    users=KIND: viewers, learned, ailo, ailo-five-calls, persona-prompt,
+    target-holding, random or over-agreeable.
+
+    chat=NAME speaks for them: local, the folder or id of a causal language model,
+    or MODEL@URL of an OpenAI-compatible endpoint, whose key is in the environment
+    variable that key_variable=NAME names.
+
+    An example is app/configs/simulate.toml.
+    """
     with one_line_errors(context):
         from app.config import load_settings
         from app.simulate_config import SimulateConfig
@@ -45,7 +55,15 @@ def train(
         bool, typer.Option("--resume", help="Go on with a stopped training in the same folder.")
     ] = False,
 ) -> None:
-    """Train a finished run's policy on dialogues with simulated users, judged by others."""
+    """Train a finished run's policy on dialogues with simulated users, judged by others.
+
+    users=KIND, judges=KIND and chat=NAME are as in `persona simulate`.
+
+    For ecpo, gate=felt|judge|both|none says what a rewrite must pass;
+    gate_chat=NAME and rewriter=NAME say which language models judge and rewrite.
+
+    An example is app/configs/train.toml.
+    """
     with one_line_errors(context):
         from app.config import load_settings
         from app.train_config import TrainConfig

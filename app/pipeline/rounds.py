@@ -25,6 +25,7 @@ from recsys.models.gnolr import Gnolr
 from recsys.recipes.gnolr import update as update_gnolr
 from recsys.types import histories_from_log
 from simulators.agent import Recommender
+from simulators.chat.model import ChatModel
 from simulators.recipes.rewriting import (
     RewritingConfig,
     SteeredRewriter,
@@ -52,9 +53,11 @@ class Lessons(NamedTuple):
     pairs: list[tuple[int, list[dict[str, str]], str, str]]
 
 
-def viewers_of(run: RunContext) -> FilmViewers:
-    """The simulated users of this run."""
-    return FilmViewers(run.world.oracle, load_replies(run).scale, run.chat, max_turns=run.config.turns)
+def viewers_of(run: RunContext, chat: ChatModel | None = None) -> FilmViewers:
+    """The simulated users of this run, who speak through `chat`, or through the base model if None."""
+    return FilmViewers(
+        run.world.oracle, load_replies(run).scale, chat or run.chat, max_turns=run.config.turns
+    )
 
 
 def agent_of(

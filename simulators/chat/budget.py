@@ -37,17 +37,24 @@ class Budget:
         """What was used so far."""
         return self._spent
 
+    @property
+    def exhausted(self) -> str | None:
+        """Why there must be no more requests; None while there may be."""
+        spent = self._spent
+        if self._max_requests is not None and spent.requests >= self._max_requests:
+            return f"the budget of {self._max_requests} requests is spent; raise `max_requests`"
+        tokens = spent.prompt_tokens + spent.completion_tokens
+        if self._max_tokens is not None and tokens >= self._max_tokens:
+            return f"the budget of {self._max_tokens} tokens is spent ({tokens} used); raise `max_tokens`"
+        return None
+
     def take_request(self) -> str | None:
         """Count one more request, or say why there must be none."""
         with self._lock:
-            spent = self._spent
-            if self._max_requests is not None and spent.requests >= self._max_requests:
-                return f"the budget of {self._max_requests} requests is spent; raise `max_requests`"
-            tokens = spent.prompt_tokens + spent.completion_tokens
-            if self._max_tokens is not None and tokens >= self._max_tokens:
-                return f"the budget of {self._max_tokens} tokens is spent ({tokens} used); raise `max_tokens`"
-            self._spent = spent._replace(requests=spent.requests + 1)
-            return None
+            refusal = self.exhausted
+            if refusal is None:
+                self._spent = self._spent._replace(requests=self._spent.requests + 1)
+            return refusal
 
     def count_tokens(self, prompt_tokens: int, completion_tokens: int) -> None:
         """Count the tokens of one response."""

@@ -1,10 +1,9 @@
 """Any chat model with a memory: what was answered once is read from the cache."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
 
 from simulators.chat.cache import ResponseCache, answer_key
-from simulators.chat.model import ArrivingChat, ChatModel, Completion, Message, Schema
+from simulators.chat.model import ArrivingChat, AskSettings, ChatModel, Completion, Message, Schema
 from simulators.errors import CacheError
 
 
@@ -57,11 +56,7 @@ class CachedChat:
             CacheError: The cache cannot be read or written.
         """
         hidden: Sequence[Collection[str]] = [()] * len(conversations) if banned is None else banned
-        settings: dict[str, Any] = {
-            "max_new_tokens": max_new_tokens,
-            "temperature": temperature,
-            "schema": schema,
-        }
+        settings = AskSettings(max_new_tokens=max_new_tokens, temperature=temperature, schema=schema)
         keys = [
             answer_key(self._identity, messages, seed, banned=slots, **settings)
             for messages, seed, slots in zip(conversations, seeds, hidden, strict=True)
@@ -93,7 +88,7 @@ class CachedChat:
         conversations: Sequence[Sequence[Message]],
         seeds: Sequence[int],
         banned: Sequence[Collection[str]] | None,
-        settings: dict[str, Any],
+        settings: AskSettings,
         keep: Callable[[int, Completion], None],
     ) -> None:
         if isinstance(self._inner, ArrivingChat):

@@ -6,12 +6,13 @@ import os
 import warnings
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from types import ModuleType
+from typing import Unpack
 
 from simulators.chat.blocking import wait_for
 from simulators.chat.budget import Budget, Spent
 from simulators.chat.endpoint_call import EndpointCall
 from simulators.chat.endpoint_settings import EndpointSettings
-from simulators.chat.model import Completion, Message, Schema
+from simulators.chat.model import AskSettings, Completion, Message, Schema
 from simulators.errors import ChatError, EndpointError, MissingDependency
 
 _NO_KEY = "none"
@@ -69,15 +70,18 @@ class EndpointChat:
         """Requests and tokens used so far."""
         return self._budget.spent
 
+    @property
+    def exhausted(self) -> str | None:
+        """Why it may be asked no more: its budget is spent. None while it may."""
+        return self._budget.exhausted
+
     def complete(
         self,
         conversations: Sequence[Sequence[Message]],
         *,
         seeds: Sequence[int],
-        max_new_tokens: int = 64,
-        temperature: float = 1.0,
         banned: Sequence[Collection[str]] | None = None,
-        schema: Schema | None = None,
+        **settings: Unpack[AskSettings],
     ) -> list[Completion]:
         """See `ChatModel.complete`; there are no slots to ban.
 
@@ -85,13 +89,7 @@ class EndpointChat:
             ChatError: There is not one seed a row.
             EndpointError: The variable of the key is not set, or the server refuses everything.
         """
-        return self.complete_each(
-            conversations,
-            seeds=seeds,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            schema=schema,
-        )
+        return self.complete_each(conversations, seeds=seeds, **settings)
 
     def complete_each(
         self,

@@ -1,7 +1,7 @@
 """The interface through which simulated users speak: a local model, or a scripted one for tests and demos."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypedDict, Unpack, runtime_checkable
 
 import torch
 
@@ -26,6 +26,14 @@ class Completion(NamedTuple):
     failure: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+
+class AskSettings(TypedDict, total=False):
+    """How a chat model is asked, as arguments of `ChatModel.complete`, for those who pass them on or do not care."""
+
+    max_new_tokens: int
+    temperature: float
+    schema: Schema | None
 
 
 class ChatModel(Protocol):
@@ -143,10 +151,8 @@ class ScriptedChat:
         conversations: Sequence[Sequence[Message]],
         *,
         seeds: Sequence[int],
-        max_new_tokens: int = 64,
-        temperature: float = 1.0,
         banned: Sequence[Collection[str]] | None = None,
-        schema: Schema | None = None,
+        **settings: Unpack[AskSettings],
     ) -> list[Completion]:
         """See `ChatModel.complete`; only the conversation matters."""
         return [Completion(self._answer(conversation)) for conversation in conversations]

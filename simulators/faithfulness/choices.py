@@ -166,8 +166,7 @@ def mean_over_users(scenes: Scenes, by_scene: Values, *, seed: int, n_boot: int 
 def reliability(scenes: Scenes, *, seed: int, bins: int = BINS, n_boot: int = RESAMPLES) -> Reliability:
     """Whether an option predicted with probability p is taken in a share p of cases; all options count.
 
-    Bins are cut once, from all options; equal probabilities always share a bin. Its interval leans upwards, as
-    resampling adds noise to every bin.
+    Bins are cut once, from all options; equal probabilities always share a bin. The interval is that of a distance.
 
     Args:
         scenes: S scenes.
@@ -185,14 +184,19 @@ def reliability(scenes: Scenes, *, seed: int, bins: int = BINS, n_boot: int = RE
     owners = np.repeat(scenes.users, scenes.lengths)
     _, sums = cells_by_user(owners, place, bins, numbers, happened, 1)
 
-    def error(counts: Values) -> Values:
+    def off(counts: Values) -> Values:
         said, was, rows = np.split(counts, 3, axis=-1)
-        gap: Values = np.abs(said - was).sum(-1) / rows.sum(-1)
-        return gap
+        return np.asarray((said - was) / rows.sum(-1, keepdims=True))
+
+    def error(counts: Values) -> Values:
+        return np.asarray(np.abs(off(counts)).sum(-1))
+
+    def strayed(counts: Values, observed: Values) -> Values:
+        return np.asarray(np.abs(off(counts) - off(observed)).sum(-1))
 
     said, was, rows = np.split(sums.sum(0), 3)
     kept = rows > 0
-    found = bootstrap_statistic(sums, error, seed=seed, n_boot=n_boot)
+    found = bootstrap_statistic(sums, error, seed=seed, n_boot=n_boot, strayed=strayed)
     return Reliability(found, said[kept] / rows[kept], was[kept] / rows[kept], rows[kept].astype(np.int64))
 
 

@@ -18,6 +18,7 @@ from simulators.faithfulness.resampling import (
     bootstrap_gap,
     cells_by_user,
     permutation_p,
+    unseen_share,
 )
 
 MOST_VALUES = 512
@@ -30,7 +31,8 @@ class DistributionGap(NamedTuple):
     support: Distinct values, ascending. Shape (K,).
     simulated: Share of each value on the simulated side. Shape (K,).
     real: The same of the real side. Shape (K,).
-    ks: Largest distance of the two cumulative shares, in 0..1.
+    ks: Largest distance of the two cumulative shares, in 0..1; as users who do what none of these did may be unseen,
+        its upper end is 3 / users at least.
     p: Chance of such a distance if it made no difference which side a user is on.
     wasserstein: Mean distance that values must be moved to turn one into the other, in their own unit.
     mean_gap: Simulated mean less real mean.
@@ -84,16 +86,20 @@ def compare_distributions(
     def moved(one: Values, other: Values) -> Values:
         return wasserstein_distance(one, other, support)
 
+    def moved_astray(one: Values, other: Values, first: Values, second: Values) -> Values:
+        return _area(_cumulated(one, other) - _cumulated(first, second), support)
+
     def means(one: Values, other: Values) -> Values:
         return _shares(one) @ support - _shares(other) @ support
 
+    ks = bootstrap_gap(first, second, ks_distance, seed=seed, n_boot=n_boot, strayed=_ks_astray)
     return DistributionGap(
         support,
         _shares(first.sum(0)),
         _shares(second.sum(0)),
-        bootstrap_gap(first, second, ks_distance, seed=seed, n_boot=n_boot),
+        ks._replace(high=max(ks.high, unseen_share(ks.n))),
         permutation_p(sides[0], sides[1], ks_distance, seed=seed, n_permutations=n_permutations),
-        bootstrap_gap(first, second, moved, seed=seed, n_boot=n_boot),
+        bootstrap_gap(first, second, moved, seed=seed, n_boot=n_boot, strayed=moved_astray),
         bootstrap_gap(first, second, means, seed=seed, n_boot=n_boot),
     )
 
@@ -112,7 +118,7 @@ def ks_distance(simulated: Values, real: Values) -> Values:
         >>> float(ks_distance(np.array([1.0, 1.0, 2.0]), np.array([2.0, 2.0, 0.0])))  # |1/2 - 1| after two values
         0.5
     """
-    distance: Values = np.abs(np.cumsum(_shares(simulated) - _shares(real), axis=-1)).max(axis=-1)
+    distance: Values = np.abs(_cumulated(simulated, real)).max(axis=-1)
     return distance
 
 
@@ -127,9 +133,7 @@ def wasserstein_distance(simulated: Values, real: Values, support: Values) -> Va
     Returns:
         In the unit of the values, shape (...); NaN where a side is empty.
     """
-    gaps = np.abs(np.cumsum(_shares(simulated) - _shares(real), axis=-1))[..., :-1]
-    moved: Values = gaps @ np.diff(support)
-    return moved
+    return _area(_cumulated(simulated, real), support)
 
 
 def jensen_shannon(simulated: Values, real: Values) -> Values:
@@ -172,8 +176,28 @@ def compare_mixes(
     named = [(np.asarray(users), np.asarray(kinds).astype(np.str_)) for users, kinds in (simulated, real)]
     kinds = np.union1d(named[0][1], named[1][1])
     first, second = (cells_by_user(u, np.searchsorted(kinds, own), len(kinds), 1)[1] for u, own in named)
-    distance = bootstrap_gap(first, second, jensen_shannon, seed=seed, n_boot=n_boot)
+    distance = bootstrap_gap(first, second, jensen_shannon, seed=seed, n_boot=n_boot, strayed=_mix_astray)
     return kinds, _shares(first.sum(0)), _shares(second.sum(0)), distance
+
+
+def _cumulated(simulated: Values, real: Values) -> Values:
+    """Cumulative shares of the simulated side less those of the real one. Shape (..., K)."""
+    return np.asarray(np.cumsum(_shares(simulated) - _shares(real), axis=-1))
+
+
+def _area(cumulated: Values, support: Values) -> Values:
+    moved: Values = np.abs(cumulated)[..., :-1] @ np.diff(support)
+    return moved
+
+
+def _ks_astray(one: Values, other: Values, first: Values, second: Values) -> Values:
+    return np.asarray(np.abs(_cumulated(one, other) - _cumulated(first, second)).max(axis=-1))
+
+
+def _mix_astray(one: Values, other: Values, first: Values, second: Values) -> Values:
+    """How far each side strayed from itself, added up: Jensen-Shannon is a metric, but no norm of a difference."""
+    own = jensen_shannon(one, np.broadcast_to(first, one.shape))
+    return own + jensen_shannon(other, np.broadcast_to(second, other.shape))
 
 
 def _support(values: Values) -> Values:

@@ -1,6 +1,13 @@
 """How far a simulator may stray from reality before it is unfit for a use; each limit is a setting with its reason."""
 
+from typing import Any
+
 from pydantic import BaseModel, ConfigDict, Field
+
+
+def _share(default: float, reason: str) -> Any:
+    """A limit above 0 and at most 1."""
+    return Field(default=default, gt=0, le=1, description=reason)
 
 
 class Limits(BaseModel):
@@ -9,27 +16,21 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Share of levels or stars on the wrong side of some cut, 0..1.
-    level_ks: float = Field(
-        default=0.1,
-        gt=0,
-        le=1,
-        description="At any cut-off, at most one reaction in ten may fall on the wrong side; a published re-run of "
+    level_ks: float = _share(
+        0.1,
+        "At any cut-off, at most one reaction in ten may fall on the wrong side; a published re-run of "
         "prompted agents on film ratings, which never gave one or two stars, lay at 0.39.",
     )
     # Mean shift of levels or stars, as a share of their range.
-    level_shift: float = Field(
-        default=0.05,
-        gt=0,
-        le=1,
-        description="Means of reactions are what people read; a twentieth of the scale, 0.2 of a level or star, is "
+    level_shift: float = _share(
+        0.05,
+        "Means of reactions are what people read; a twentieth of the scale, 0.2 of a level or star, is "
         "about what versions of a recommender differ by.",
     )
     # Excess of simulated over real acceptance, in shares.
-    acceptance_excess: float = Field(
-        default=0.03,
-        gt=0,
-        le=1,
-        description="What a policy is trained against it exploits: acceptance for nothing is learned first.",
+    acceptance_excess: float = _share(
+        0.03,
+        "What a policy is trained against it exploits: acceptance for nothing is learned first.",
     )
     # AUC of simulated answers for real acceptance.
     acceptance_auc: float = Field(
@@ -54,11 +55,9 @@ class Limits(BaseModel):
         description="At 0.6 four of five pairs of policies are in the real order; the interval must be above 0.",
     )
     # Expected calibration error of probabilities of options.
-    calibration_error: float = Field(
-        default=0.05,
-        gt=0,
-        le=1,
-        description="Probabilities off by more than five points make expected counts of choices wrong.",
+    calibration_error: float = _share(
+        0.05,
+        "Probabilities off by more than five points make expected counts of choices wrong.",
     )
     # Least p of accuracies that do not depend on the slot.
     slot_p: float = Field(
@@ -68,11 +67,9 @@ class Limits(BaseModel):
         description="A model that is right more often in some slots has learned the slot and not the user.",
     )
     # Largest distance of survival curves, in shares of sessions.
-    survival_gap: float = Field(
-        default=0.1,
-        gt=0,
-        le=1,
-        description="At no turn may more than one session in ten be open that should be over, or the other way round.",
+    survival_gap: float = _share(
+        0.1,
+        "At no turn may more than one session in ten be open that should be over, or the other way round.",
     )
     # AUC of a classifier of behaviour, simulated from real.
     behaviour_auc: float = Field(
@@ -90,37 +87,27 @@ class Limits(BaseModel):
         "for another kind of speaker.",
     )
     # Simulated less real self-BLEU.
-    self_bleu_excess: float = Field(
-        default=0.15,
-        gt=0,
-        le=1,
-        description="A simulator that says the same to everybody rewards the one wording that fits what it says.",
+    self_bleu_excess: float = _share(
+        0.15,
+        "A simulator that says the same to everybody rewards the one wording that fits what it says.",
     )
     # Simulated less real share of dialogues with a critical fault.
-    critical_errors: float = Field(
-        default=0.05,
-        gt=0,
-        le=1,
-        description="One dialogue in twenty decided by the simulator's own fault is about what a better policy gains.",
+    critical_errors: float = _share(
+        0.05,
+        "One dialogue in twenty decided by the simulator's own fault is about what a better policy gains.",
     )
     # Simulated less real share of dialogues with a fault that helped the agent.
-    helped_errors: float = Field(
-        default=0.02,
-        gt=0,
-        le=1,
-        description="Faults that help are the ones that training finds and repeats.",
+    helped_errors: float = _share(
+        0.02,
+        "Faults that help are the ones that training finds and repeats.",
     )
     # Simulated less real share of dialogues in which the user speaks as the agent.
-    role_swaps: float = Field(
-        default=0.03,
-        gt=0,
-        le=1,
-        description="A user that recommends to itself answers nothing about the agent's wording.",
+    role_swaps: float = _share(
+        0.03,
+        "A user that recommends to itself answers nothing about the agent's wording.",
     )
     # Simulated less real share of dialogues in which the user contradicts itself.
-    contradictions: float = Field(
-        default=0.03,
-        gt=0,
-        le=1,
-        description="Wording cannot be fitted to a person whose wishes change without cause.",
+    contradictions: float = _share(
+        0.03,
+        "Wording cannot be fitted to a person whose wishes change without cause.",
     )

@@ -12,9 +12,8 @@ from simulators.faithfulness.resampling import (
     bootstrap_gap,
     bootstrap_statistic,
     sums_by_user,
+    unseen_share,
 )
-
-_RULE_OF_THREE = 3.0
 
 
 class RateGap(NamedTuple):
@@ -47,8 +46,6 @@ def compare_rates(
         real: The same of the real side.
         seed: Draws users.
         n_boot: Number of resamples.
-
-    Source: Hanley and Lippman-Hand (1983), "If Nothing Goes Wrong, Is Everything All Right?", the rule of three.
     """
     found = compare_means(simulated, real, seed=seed, n_boot=n_boot)
     if not any(side.value in (0.0, 1.0) for side in (found.simulated, found.real)):
@@ -95,7 +92,7 @@ def _gap(one: Values, other: Values) -> Values:
 
 
 def _widened(found: Interval) -> Interval:
-    reach = min(1.0, _RULE_OF_THREE / found.n)
+    reach = unseen_share(found.n)
     if found.value == 0.0:
         return Interval(0.0, 0.0, reach, found.n)
     return Interval(1.0, 1.0 - reach, 1.0, found.n) if found.value == 1.0 else found

@@ -15,10 +15,13 @@ from simulators.errors import FaithfulnessError
 Values = NDArray[np.float64]
 Gap = Callable[[Values, Values], Values]
 """From sums of the simulated and of the real side, shapes (R, D) and (R, D), to R numbers."""
+Strayed = Callable[[Values, Values, Values, Values], Values]
+"""From resampled sums of both sides, shapes (R, D) and (R, D), and their observed sums, (D,) and (D,), to R numbers."""
 
 RESAMPLES = 1000
 PERMUTATIONS = 999
 _DRAWS_AT_ONCE = 2_000_000
+_RULE_OF_THREE = 3.0
 
 
 def sums_by_user(users: ArrayLike, columns: ArrayLike) -> tuple[NDArray[np.str_], Values]:
@@ -93,29 +96,57 @@ def resampled_sums(sums: Values, *, rng: np.random.Generator, n_boot: int) -> It
         yield counts.astype(np.float64) @ sums
 
 
+def unseen_share(users: int) -> float:
+    """Largest share of users that may do what none of so many did, at 95 %: 3 / U, at most 1.
+
+    Source: Hanley and Lippman-Hand (1983), "If Nothing Goes Wrong, Is Everything All Right?", the rule of three.
+    """
+    return min(1.0, _RULE_OF_THREE / users)
+
+
 def bootstrap_statistic(
-    sums: Values, statistic: Callable[[Values], Values], *, seed: int, n_boot: int = RESAMPLES
+    sums: Values,
+    statistic: Callable[[Values], Values],
+    *,
+    seed: int,
+    n_boot: int = RESAMPLES,
+    strayed: Callable[[Values, Values], Values] | None = None,
 ) -> Interval:
-    """A statistic of one side with its 95 % percentile interval over users.
+    """A statistic of one side with its 95 % percentile interval over users; without ends for a single user.
 
     Args:
         sums: Shape (U, D).
         statistic: From (R, D) to (R,).
         seed: Draws the users.
         n_boot: Number of resamples; those without a value (NaN) are left out.
+        strayed: For a statistic that cannot be negative, such as a distance: from resampled sums (R, D) and the
+            observed ones (D,), how far the former may have moved it at most; see `bootstrap_gap`.
     """
-    drawn = np.concatenate(
-        [statistic(block) for block in resampled_sums(sums, rng=np.random.default_rng(seed), n_boot=n_boot)]
-    )
-    return _interval(float(statistic(sums.sum(0)[None])[0]), drawn, len(sums))
+    observed = sums.sum(0)
+    drawn, moved = [], []
+    for block in resampled_sums(sums, rng=np.random.default_rng(seed), n_boot=n_boot):
+        drawn.append(statistic(block))
+        if strayed is not None:
+            moved.append(strayed(block, observed))
+    value = float(statistic(observed[None])[0])
+    return _interval(value, np.concatenate(drawn), len(sums), np.concatenate(moved) if moved else None)
 
 
 def bootstrap_gap(
-    simulated: Values, real: Values, gap: Gap, *, seed: int, n_boot: int = RESAMPLES
+    simulated: Values,
+    real: Values,
+    gap: Gap,
+    *,
+    seed: int,
+    n_boot: int = RESAMPLES,
+    strayed: Strayed | None = None,
 ) -> Interval:
     """A comparison of two sides with its 95 % percentile interval, the users of each drawn on their own.
 
-    A gap that cannot be negative, such as a distance, leans upwards when resampled, and so does its interval.
+    A gap that cannot be negative, such as a distance d, leans upwards when resampled: noise adds to it. Its upper end
+    is that of the percentile interval all the same, which leans to the safe side. Its lower end is d less the 97.5 %
+    quantile of how far noise moves it, at least 0: by the triangle inequality, the true distance lies no further off.
+    So the interval holds d itself, and covers the truth at 0 too, where a distance has no slope and percentiles fail.
 
     Args:
         simulated: Sums of the simulated users. Shape (U, D).
@@ -123,9 +154,11 @@ def bootstrap_gap(
         gap: What compares them.
         seed: Draws the users.
         n_boot: Number of resamples.
+        strayed: For a distance, how far resampling may have moved it at most; for a norm of a difference, the norm of
+            the change of that difference.
 
     Returns:
-        The interval; n counts the users of the smaller side.
+        The interval; n counts the users of the smaller side, and it has no ends where that is a single user.
     """
     rngs = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
     # Blocks of the two sides differ in length where one has more users, so they are joined first.
@@ -133,8 +166,10 @@ def bootstrap_gap(
         np.concatenate(list(resampled_sums(sums, rng=rng, n_boot=n_boot)))
         for sums, rng in zip((simulated, real), rngs, strict=True)
     ]
-    observed = float(gap(simulated.sum(0)[None], real.sum(0)[None])[0])
-    return _interval(observed, gap(*sides), min(len(simulated), len(real)))
+    one, other = simulated.sum(0), real.sum(0)
+    moved = None if strayed is None else strayed(sides[0], sides[1], one, other)
+    observed = float(gap(one[None], other[None])[0])
+    return _interval(observed, gap(*sides), min(len(simulated), len(real)), moved)
 
 
 def permutation_p(
@@ -202,9 +237,12 @@ def exchanged_sides(
     return dealt
 
 
-def _interval(value: float, drawn: Values, n: int) -> Interval:
+def _interval(value: float, drawn: Values, n: int, moved: Values | None) -> Interval:
     found = drawn[~np.isnan(drawn)]
-    if np.isnan(value) or not len(found):
+    if np.isnan(value) or not len(found) or n < 2:  # a single user drawn again is the same user
         return Interval(value, float("nan"), float("nan"), n)
     low, high = np.quantile(found, [0.025, 0.975])
+    if moved is not None:
+        reach = float(np.nanquantile(moved, 0.975))
+        low, high = max(0.0, value - reach), max(high, value)
     return Interval(value, float(low), float(high), n)

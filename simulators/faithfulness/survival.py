@@ -19,6 +19,7 @@ from simulators.faithfulness.resampling import (
     cells_by_user,
     permutation_p,
     resampled_sums,
+    unseen_share,
 )
 
 LONGEST = 200
@@ -46,7 +47,7 @@ class SurvivalGap(NamedTuple):
     real: The same of the real side. Shape (T,).
     simulated_band: 95 % percentile bounds over users. Shape (2, T).
     real_band: The same. Shape (2, T).
-    gap: Largest distance of the two curves.
+    gap: Largest distance of the two curves; its upper end is 3 / users at least, as in `DistributionGap`.
     log_rank: The log-rank statistic, a squared normal deviate where sessions are independent.
     p: Chance of such a statistic if it made no difference which side a user is on.
     """
@@ -100,13 +101,14 @@ def compare_survival(
         )
         for n, (_, sums) in enumerate((first, second))
     ]
+    gap = bootstrap_gap(first[1], second[1], largest_gap, seed=seed, n_boot=n_boot, strayed=_gap_astray)
     return SurvivalGap(
         times,
         survival_curve(first[1].sum(0)),
         survival_curve(second[1].sum(0)),
         bands[0],
         bands[1],
-        bootstrap_gap(first[1], second[1], largest_gap, seed=seed, n_boot=n_boot),
+        gap._replace(high=max(gap.high, unseen_share(gap.n))),
         float(log_rank(first[1].sum(0)[None], second[1].sum(0)[None])[0]),
         permutation_p(first, second, log_rank, seed=seed, n_permutations=n_permutations),
     )
@@ -141,8 +143,7 @@ def largest_gap(simulated: Values, real: Values) -> Values:
         simulated: As in `survival_curve`.
         real: As in `survival_curve`.
     """
-    watched = (_ended_and_at_risk(simulated)[1] > 0) & (_ended_and_at_risk(real)[1] > 0)
-    distance: Values = (np.abs(survival_curve(simulated) - survival_curve(real)) * watched).max(axis=-1)
+    distance: Values = np.abs(_watched_gap(simulated, real)).max(axis=-1)
     return distance
 
 
@@ -167,6 +168,16 @@ def log_rank(simulated: Values, real: Values) -> Values:
     variance = (ended * share * (1 - share) * left).sum(axis=-1)
     squared: Values = np.divide(deviation**2, variance, out=np.zeros_like(variance), where=variance > 0)
     return squared
+
+
+def _watched_gap(simulated: Values, real: Values) -> Values:
+    """Difference of the curves, 0 at times when a side has no session left. Shape (..., T)."""
+    watched = (_ended_and_at_risk(simulated)[1] > 0) & (_ended_and_at_risk(real)[1] > 0)
+    return np.asarray((survival_curve(simulated) - survival_curve(real)) * watched)
+
+
+def _gap_astray(one: Values, other: Values, first: Values, second: Values) -> Values:
+    return np.asarray(np.abs(_watched_gap(one, other) - _watched_gap(first, second)).max(axis=-1))
 
 
 def _ended_and_at_risk(counts: Values) -> tuple[Values, Values]:

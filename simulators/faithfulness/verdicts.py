@@ -1,8 +1,8 @@
 """What a simulator may be believed for: one verdict a use, each from measures held to stated limits.
 
 A measure is within its limit only if its whole interval is, and beyond it only if the value is and chance does not
-explain it; between the two it is not settled, which more users may change. A use is granted when everything that it
-rests on is measured and within, refused when anything is beyond, and else not shown.
+explain it; between the two, and without an interval, it is not settled, which more users may change. A use is granted
+when everything that it rests on is measured and within, refused when anything is beyond, and else not shown.
 """
 
 from collections.abc import Mapping
@@ -221,14 +221,14 @@ def _hold(check: Check, report: Mapping[str, Any], limits: Limits) -> Criterion:
         return Criterion(check.words, None, None, limit, check.kind, standing, check.limit)
     ends = None if ci95 is None or None in ci95 else (float(ci95[0]), float(ci95[1]))
     p = None if check.p_path is None else _find(report, check.p_path)
-    standing = _standing(check.kind, float(value), ends, limit, p)
+    standing = Standing.UNSETTLED
+    if ends is not None or check.kind == "p":
+        standing = _standing(check.kind, float(value), ends or (float(value), float(value)), limit, p)
     return Criterion(check.words, float(value), ends, limit, check.kind, standing, check.limit)
 
 
-def _standing(
-    kind: str, value: float, ends: tuple[float, float] | None, limit: float, p: float | None
-) -> Standing:
-    low, high = ends or (value, value)
+def _standing(kind: str, value: float, ends: tuple[float, float], limit: float, p: float | None) -> Standing:
+    low, high = ends
     if kind == "p":
         return Standing.WITHIN if value >= limit else Standing.BEYOND
     if kind == "above":
@@ -239,7 +239,7 @@ def _standing(
         is_within, is_beyond = -limit <= low and high <= limit, low > limit or high < -limit
     else:
         is_within = high <= limit
-        # An interval of a distance leans upwards, so that a low end beyond the limit is not enough by itself.
+        # Chance must not explain it either, where that is known: dealing users to sides assumes the least.
         is_beyond = value > limit and (low > limit if p is None else p < ALPHA and low > limit)
     if is_within:
         return Standing.WITHIN
@@ -252,6 +252,8 @@ def _figure(one: Criterion) -> str:
     shown = _number(one.value)
     if one.ci95 is not None:
         shown += f" [{_number(one.ci95[0])}, {_number(one.ci95[1])}]"
+    elif one.kind != "p":
+        shown += " [too few users]"
     return f"{one.words} is {shown}, limit {_LIMIT_WORDS[one.kind]}{one.limit:g}"
 
 

@@ -4,7 +4,7 @@ The second half of expectation confirmation, Feng et al. (2025), arXiv 2506.1430
 `simulators.recipes.ecpo`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Annotated, NamedTuple, Protocol, TypeAlias
 
@@ -17,7 +17,8 @@ from persona.rewards.attributes import ATTRIBUTES
 from persona.types import Condition
 from simulators.agent import Recommender
 from simulators.chat.model import ChatModel
-from simulators.grounding import slot_values, spoken
+from simulators.grounding import in_slots, slot_values, spoken
+from simulators.judge import PairwiseJudge, conversation_text
 from simulators.prompts import Message, rewriting_prompt
 from simulators.protocols import Agent, SimulatedUser
 from simulators.randomness import keyed_seeds
@@ -116,12 +117,21 @@ class ChatRewriter:
 
     Args:
         chat: The model.
+        slots: Slot tokens of the policy that is to learn from the rewrites: facts of the card become its slots.
         max_new_tokens: Longest rewrite, in tokens.
         temperature: Of its sampling.
     """
 
-    def __init__(self, chat: ChatModel, *, max_new_tokens: int = 160, temperature: float = 0.8) -> None:
+    def __init__(
+        self,
+        chat: ChatModel,
+        *,
+        slots: Collection[str] = (),
+        max_new_tokens: int = 160,
+        temperature: float = 0.8,
+    ) -> None:
         self._chat = chat
+        self._slots = slots
         self._max_new_tokens = max_new_tokens
         self._temperature = temperature
 
@@ -135,7 +145,11 @@ class ChatRewriter:
             max_new_tokens=self._max_new_tokens,
             temperature=self._temperature,
         )
-        return [spoken(words, slot_values(t.turn.card)) for words, t in zip(said, turns, strict=True)]
+        told = [spoken(words, slot_values(t.turn.card)) for words, t in zip(said, turns, strict=True)]
+        return [
+            replace(words, raw=in_slots(words.raw, slot_values(t.turn.card), self._slots))
+            for words, t in zip(told, turns, strict=True)
+        ]
 
 
 def short_turns(dialogues: Sequence[Dialogue], agent: Agent, threshold: float) -> list[ShortTurn]:
@@ -161,6 +175,33 @@ def felt_by(users: SimulatedUser, *, seed: int) -> Gate:
     ) -> NDArray[np.float64]:
         was, now = (users.decide(dialogues, cards, said, seed=seed) for said in (replies, rewrites))
         return np.asarray([b.satisfaction - a.satisfaction for a, b in zip(was, now, strict=True)])
+
+    return gain
+
+
+def judged_by(judge: PairwiseJudge, *, seed: int) -> Gate:
+    """The preference of an independent judge for the rewrite, above even: -.5 to .5, NaN where it gave no verdict.
+
+    It reads the conversation up to the reply, and neither the user's persona nor what the user said later.
+
+    Args:
+        judge: Compares replies.
+        seed: Of its votes.
+    """
+
+    def gain(
+        dialogues: Sequence[Dialogue],
+        cards: Sequence[ItemCard],
+        replies: Sequence[Utterance],
+        rewrites: Sequence[Utterance],
+    ) -> NDArray[np.float64]:
+        verdicts = judge.compare(
+            [conversation_text(dialogue) for dialogue in dialogues],
+            [rewrite.text for rewrite in rewrites],
+            [reply.text for reply in replies],
+            seed=seed,
+        )
+        return np.asarray([verdict.preference - 0.5 for verdict in verdicts])
 
     return gain
 

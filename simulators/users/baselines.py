@@ -12,18 +12,8 @@ from numpy.typing import NDArray
 from simulators.chat.model import ChatModel
 from simulators.errors import PersonaError
 from simulators.randomness import keyed_uniforms
-from simulators.types import (
-    DISSATISFIED,
-    LEVELS,
-    SUCCESS_LEVEL,
-    Decision,
-    Dialogue,
-    Feedback,
-    ItemCard,
-    StopReason,
-    Utterance,
-)
-from simulators.users.film_viewers import open_dialogues, say_reactions
+from simulators.types import LEVELS, Decision, Dialogue, Feedback, ItemCard, Utterance
+from simulators.users.film_viewers import open_dialogues, put_into_words, stop_of
 from simulators.users.personas import Persona
 from simulators.users.places import Place, place_arrays, place_seeds, places_of
 
@@ -90,41 +80,18 @@ class RuleUsers:
     ) -> list[Feedback]:
         """See `SimulatedUser.react`."""
         made = self.decide(dialogues, cards, replies, seed=seed)
-        stops = [self._stop(dialogue, decision) for dialogue, decision in zip(dialogues, made, strict=True)]
-        places = places_of(dialogues)
-        said = say_reactions(
-            self._chat,
-            self._wishes_of([place.user for place in places]),
-            cards,
-            replies,
-            made,
-            goes_on=[stop is None for stop in stops],
-            seeds=place_seeds(seed, places, _WORDS),
-        )
-        return [
-            Feedback(
-                decision.level,
-                decision.satisfaction,
-                words,
-                stop=StopReason.MODEL_FAILED if stop is None and words.failure else stop,
-            )
-            for decision, words, stop in zip(made, said, stops, strict=True)
+        stops = [
+            stop_of(dialogue, decision, patience=self._patience, max_turns=self._max_turns)
+            for dialogue, decision in zip(dialogues, made, strict=True)
         ]
+        wishes = self._wishes_of([dialogue.user for dialogue in dialogues])
+        seeds = place_seeds(seed, places_of(dialogues), _WORDS)
+        return put_into_words(self._chat, wishes, cards, replies, made, stops=stops, seeds=seeds)
 
     def _wishes_of(self, users: Sequence[int]) -> list[Mapping[str, str]]:
         if absent := [user for user in users if user not in self._wishes]:
             raise PersonaError(f"`wishes` must hold every user; got {absent[:3]} without one. Add them.")
         return [self._wishes[user] for user in users]
-
-    def _stop(self, dialogue: Dialogue, made: Decision) -> StopReason | None:
-        if made.level >= SUCCESS_LEVEL:
-            return StopReason.ACCEPTED
-        poor = sum(turn.feedback.satisfaction <= DISSATISFIED for turn in dialogue.turns) + (
-            made.satisfaction <= DISSATISFIED
-        )
-        if poor >= self._patience:
-            return StopReason.OUT_OF_PATIENCE
-        return StopReason.MAX_TURNS if len(dialogue.turns) + 1 >= self._max_turns else None
 
 
 def random_rule(shares: Sequence[float] = (0.2,) * len(LEVELS)) -> Rule:

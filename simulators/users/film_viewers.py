@@ -121,6 +121,23 @@ def put_into_words(
     ]
 
 
+def stop_of(dialogue: Dialogue, made: Decision, *, patience: int, max_turns: int) -> StopReason | None:
+    """Why a user stops with a decision: an item is accepted, too many turns were poor, or it was the last turn.
+
+    Args:
+        dialogue: As it stood before the decision.
+        made: The decision.
+        patience: Turns of at most `DISSATISFIED` stars that the user puts up with.
+        max_turns: Turns after which a dialogue ends.
+    """
+    if made.level >= SUCCESS_LEVEL:
+        return StopReason.ACCEPTED
+    stars = [*(turn.feedback.satisfaction for turn in dialogue.turns), made.satisfaction]
+    if sum(star <= DISSATISFIED for star in stars) >= patience:
+        return StopReason.OUT_OF_PATIENCE
+    return StopReason.MAX_TURNS if len(stars) >= max_turns else None
+
+
 def _wishes(oracle: Oracle, users: Sequence[int], seed: int) -> list[dict[str, str]]:
     who = np.asarray(users)
     return oracle.wish(who, keyed_uniforms(seed, who, _WISH))
@@ -189,16 +206,11 @@ class FilmViewers:
         users = [dialogue.user for dialogue in dialogues]
         turns = [len(dialogue.turns) for dialogue in dialogues]
         decisions = self.decide(dialogues, cards, replies, seed=seed)
-        stops = [self._stop(d, made) for d, made in zip(dialogues, decisions, strict=True)]
+        patience = self._oracle.patience(np.asarray(users, np.int64)).tolist()
+        stops = [
+            stop_of(dialogue, made, patience=int(most), max_turns=self._max_turns)
+            for dialogue, made, most in zip(dialogues, decisions, patience, strict=True)
+        ]
         seeds = keyed_seeds(seed, np.asarray(users), np.asarray(turns), _WORDS)
         wishes = _wishes(self._oracle, users, seed)
         return put_into_words(self._chat, wishes, cards, replies, decisions, stops=stops, seeds=seeds)
-
-    def _stop(self, dialogue: Dialogue, made: Decision) -> StopReason | None:
-        if made.level >= SUCCESS_LEVEL:
-            return StopReason.ACCEPTED
-        poor = sum(turn.feedback.satisfaction <= DISSATISFIED for turn in dialogue.turns)
-        poor += made.satisfaction <= DISSATISFIED
-        if poor >= int(self._oracle.patience(np.asarray([dialogue.user]))[0]):
-            return StopReason.OUT_OF_PATIENCE
-        return StopReason.MAX_TURNS if len(dialogue.turns) + 1 >= self._max_turns else None

@@ -127,6 +127,8 @@ class TargetHolders:
             seeds=place_seeds(seed, places_of(dialogues), purpose),
             max_new_tokens=120,
             temperature=self._temperature,
+            # What is in mind stands in the prompt in words, so that there is nothing to fill a slot from.
+            banned=[self._chat.slots] * len(asked),
         )
         texts = [" ".join(row.text.split()) for row in found]
         return [Utterance(text, text, row.failure) for text, row in zip(texts, found, strict=True)]

@@ -111,6 +111,28 @@ def test_the_page_stands_alone_and_escapes_what_users_say(finished: Finished) ->
     assert links and all(f'id="{link}"' in own for link in links)
 
 
+def test_figures_of_a_single_user_are_shown_without_an_interval(tmp_path: Path) -> None:
+    paths = []
+    for side, level in (("simulated", 4), ("real", 1)):
+        chats = [
+            {
+                "user_id": user,
+                "messages": [
+                    {"role": "user", "content": f"Something {user}, please."},
+                    {"role": "assistant", "content": "See this.", "title": "This", "level": level}
+                    | ({"satisfaction": 4.0} if user == 0 else {}),
+                ],
+            }
+            for user in range(4)
+        ]
+        paths.append(write_lines(tmp_path / f"{side}.jsonl", chats))
+    found = run(tmp_path / "out", [paths[0]], [paths[1]])
+    measure = found.report["satisfaction"]["ks"]
+    assert measure["n"] == 1 and measure["ci95"] == [None, None]
+    assert "[too few users]" in found.page and "None" not in found.page.replace(get_plotlyjs(), "")
+    assert not any(verdict["answer"] == "yes" for verdict in found.report["verdicts"])
+
+
 @pytest.mark.integration
 def test_the_same_files_and_seed_give_the_same_bytes(files: dict[str, Path], tmp_path: Path) -> None:
     first, second = (run(tmp_path / n, [files["scenes"]], []) for n in "ab")

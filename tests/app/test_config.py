@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from app.config import RunConfig, load_config
+from app.config import RunConfig, load_config, load_settings
 from app.errors import ConfigError
+from app.simulate_config import SimulateConfig
+from app.train_config import TrainConfig
 
 CONFIGS = Path(__file__).parents[2] / "app" / "configs"
 SOURCE = (Path(__file__).parents[2] / "app" / "config.py").read_text(encoding="utf-8")
@@ -19,10 +22,15 @@ def write(folder: Path, text: str) -> Path:
 
 
 def test_every_shipped_configuration_loads() -> None:
-    found = sorted(CONFIGS.rglob("*.toml"))
-    assert found
-    for path in found:
-        load_config(path)
+    kinds: dict[str, type[BaseModel]] = {
+        "default": RunConfig,
+        "simulate": SimulateConfig,
+        "train": TrainConfig,
+    }
+    found = {path.stem: path for path in CONFIGS.rglob("*.toml")}
+    assert found.keys() == kinds.keys()
+    for name, path in found.items():
+        load_settings(kinds[name], path)
 
 
 def test_default_file_spells_out_every_default() -> None:

@@ -1,8 +1,7 @@
 """Training and simulation on top of a finished run: every recipe by its name, resumed, refused."""
 
+import io
 import json
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,44 +11,20 @@ from app.config import load_config, load_settings
 from app.errors import ConfigError, StoreError
 from app.files import write_json
 from app.manifest import MANIFEST, build_manifest
-from app.pipeline.context import RunContext
-from app.pipeline.policy import train_first_policy
-from app.pipeline.preferences import ask_users, learn_preferences
-from app.pipeline.replies import sample_replies
-from app.pipeline.retrieval import train_retrieval
-from app.pipeline.rounds import learn, talk
 from app.simulate import simulate
 from app.simulate_config import SimulateConfig
 from app.train import METHODS, train
 from app.train_config import TrainConfig
 from simulators.dialogue_store import read_table
+from tests.helpers.rehearsed_run import SMALL, rehearsed_run
 
-SMALL = (
-    "users=60 films=120 learners=30 unseen_users=12 impressions=40 prompts=16 replies_per_prompt=4 comparisons=12 "
-    "dialogues=8 turns=2 rounds=1 policy_steps=2 pairs_per_step=4 reply_tokens=24 latent_dim=3 device=cpu"
-).split()
 TINY = "learners=6 judging=4 plan_steps=1 steps=1 pairs_per_step=2 attempts=2 threshold=5 replay=4".split()
 QUIET = Console(quiet=True)
 
 
 @pytest.fixture(name="finished", scope="module")
 def a_finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    run = RunContext(load_config(None, SMALL), folder)
-    write_json(folder / MANIFEST, build_manifest(run.config, run.data_hashes(), run.device))
-    stages: dict[str, Callable[[RunContext, Path], None]] = {
-        "retrieval": train_retrieval,
-        "replies": sample_replies,
-        "choices": ask_users,
-        "preferences": learn_preferences,
-        "policy": train_first_policy,
-        "talk-1": partial(talk, number=1),
-        "learn-1": partial(learn, number=1),
-    }
-    for name, work in stages.items():
-        run.stage(name).mkdir(parents=True)
-        work(run, run.stage(name))
-    return folder
+    return rehearsed_run(tmp_path_factory.getbasetemp())
 
 
 @pytest.mark.integration
@@ -86,6 +61,15 @@ def test_a_simulation_goes_on_where_it_stopped(users: str, finished: Path, tmp_p
     simulate(config, tmp_path / "cut", console=QUIET)
     assert read_table(tmp_path / "cut" / "dialogues.parquet") == dialogues
     assert (tmp_path / "cut" / "summary.json").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.integration
+def test_a_single_dialogue_has_no_interval(finished: Path, tmp_path: Path) -> None:
+    config = load_settings(SimulateConfig, None, [f"run={finished}", "users=random", "dialogues=1"])
+    terminal = io.StringIO()
+    summary = json.loads(simulate(config, tmp_path / "out", console=Console(file=terminal)).read_text())
+    assert summary["utility"]["ci95"] is None and summary["utility"]["n"] == 1
+    assert "too few dialogues for an interval" in terminal.getvalue()
 
 
 @pytest.mark.integration

@@ -1,5 +1,6 @@
 """The embedded model behind `transformers serve`: a server that nobody here wrote."""
 
+import json
 import os
 import socket
 import subprocess
@@ -12,10 +13,15 @@ from urllib.error import URLError
 from urllib.request import urlopen
 
 import pytest
+from rich.console import Console
 
+from app.config import load_settings
+from app.simulate import simulate
+from app.simulate_config import SimulateConfig
 from simulators.chat.endpoint import EndpointChat
 from simulators.chat.endpoint_settings import EndpointSettings
 from simulators.prompts import viewer_opening_prompt
+from tests.helpers.rehearsed_run import rehearsed_run
 
 pytestmark = pytest.mark.integration
 
@@ -68,3 +74,13 @@ def test_a_real_server_answers_every_row_with_its_tokens(url: str) -> None:
         row.text.strip() and 0 < row.completion_tokens <= 24 and row.prompt_tokens > 5 for row in found
     )
     assert chat.spent.requests == 3
+
+
+def test_users_of_a_finished_run_speak_through_a_real_server(
+    url: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run = rehearsed_run(tmp_path_factory.getbasetemp())
+    given = [f"run={run}", "users=over-agreeable", f"chat={NANO}@{url}", "dialogues=3", "timeout_s=120"]
+    config = load_settings(SimulateConfig, None, given)
+    summary = json.loads(simulate(config, tmp_path / "out", console=Console(quiet=True)).read_text())
+    assert summary["dialogues"] == 3 and "model_failed" not in summary["stops"]

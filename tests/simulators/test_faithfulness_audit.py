@@ -171,6 +171,28 @@ def test_a_distance_that_chance_explains_is_not_beyond() -> None:
     assert found == [Answer.NOT_SHOWN, Answer.NO]
 
 
+@pytest.mark.parametrize("path", ["ranking.tau", "acceptance.auc", "position.gap", "choices.ece"])
+def test_a_measure_of_too_few_users_for_an_interval_settles_nothing(path: str) -> None:
+    for value in (0.0, 0.9):
+        found = {"value": value, "ci95": [None, None], "n": 1}
+        assert held(path, found, RANK) == ("not shown", "not settled")
+    verdict = verdicts({"ranking": {"tau": found}}, Limits())[0]
+    assert (
+        "tau-b) is 0.9 [too few users], limit at least 0.6, which these users leave open" in verdict.because
+    )
+
+
+def test_a_handful_of_users_is_never_enough_for_a_yes() -> None:
+    alike = pd.DataFrame({"user_id": list("aab"), "item_id": list("xyx"), "level": [3, 3, 3]})
+    few = [checked_interactions(alike, side=side, max_level=4) for side in ("simulated", "real")]
+    report = audit_simulator(Evidence(few[0]), Evidence(few[1]))
+    assert set(answers(report).values()) == {Answer.NOT_SHOWN}
+    rated = alike.assign(satisfaction=[4.0, np.nan, np.nan])
+    report = audit_simulator(Evidence(rated), Evidence(rated))
+    assert report["satisfaction"]["ks"]["ci95"] == [None, None] and report["satisfaction"]["ks"]["n"] == 1
+    assert set(answers(report).values()) == {Answer.NOT_SHOWN}
+
+
 def test_limits_are_settings() -> None:
     report = {"ranking": {"tau": measured(0.5, 0.2, 0.8)}}
     assert verdicts(report, Limits())[0].answer == Answer.NOT_SHOWN

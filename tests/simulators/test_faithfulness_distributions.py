@@ -9,6 +9,7 @@ from scipy.stats import wasserstein_distance as scipy_wasserstein
 from simulators.errors import FaithfulnessError
 from simulators.faithfulness import compare_distributions, compare_mixes, jensen_shannon, ks_distance
 from simulators.faithfulness.distributions import MOST_VALUES, wasserstein_distance
+from tests.helpers.level_counts import draw_levels
 
 RNG = np.random.default_rng(0)
 
@@ -72,3 +73,62 @@ def test_many_distinct_values_hardly_change_by_their_grid() -> None:
     assert len(found.support) <= MOST_VALUES
     assert found.ks.value == pytest.approx(ks_2samp(*values).statistic, abs=0.005)
     assert found.wasserstein.value == pytest.approx(scipy_wasserstein(*values), abs=0.02)
+
+
+@pytest.mark.parametrize("sizes", [(20, 20, 5), (60, 60, 5), (100, 40, 1)])
+@pytest.mark.parametrize("shift", [0.0, 0.1, 0.3, 0.8])
+def test_intervals_of_distances_cover_the_truth_and_hold_their_own_value(
+    sizes: tuple[int, int, int], shift: float
+) -> None:
+    rng, support, repeats = np.random.default_rng(1), np.arange(5.0), 80
+    everyone = [draw_levels(100_000, 4, own, rng).sum(0) for own in (shift, 0.0)]
+    truth = {
+        "ks": float(ks_distance(*everyone)),
+        "wasserstein": float(wasserstein_distance(everyone[0], everyone[1], support)),
+    }
+    covered = dict.fromkeys(truth, 0)
+    for seed in range(repeats):
+        one, other = draw_levels(sizes[0], sizes[2], shift, rng), draw_levels(sizes[1], sizes[2], 0.0, rng)
+        rows = [
+            (
+                np.repeat(np.arange(len(side)), sizes[2]),
+                np.repeat(np.tile(support, len(side)), side.ravel().astype(int)),
+            )
+            for side in (one, other)
+        ]
+        found = compare_distributions(rows[0], rows[1], seed=seed, n_boot=200, n_permutations=1)
+        for name, true in truth.items():
+            interval = getattr(found, name)
+            assert 0 <= interval.low <= interval.value <= interval.high
+            covered[name] += interval.low <= true + 1e-3 and true - 1e-3 <= interval.high
+    # Of 80 intervals that cover with probability .95, fewer than 70 do so once in ten thousand times.
+    assert min(covered.values()) >= 70
+
+
+def test_two_users_who_all_do_the_same_may_differ_all_the_same() -> None:
+    alike = (["a", "a", "b"], [3, 3, 3])
+    found = compare_distributions(alike, alike, seed=0, n_boot=50, n_permutations=20)
+    assert (found.ks.value, found.ks.low, found.ks.high) == (0.0, 0.0, 1.0)
+    many = (np.arange(60), np.full(60, 3))
+    assert compare_distributions(many, many, seed=0, n_boot=50, n_permutations=20).ks.high == pytest.approx(
+        0.05
+    )
+
+
+def test_a_single_user_has_no_interval() -> None:
+    found = compare_distributions(
+        (["a", "a"], [3, 1]), (["b", "c"], [3, 3]), seed=0, n_boot=50, n_permutations=20
+    )
+    assert found.ks.value == 0.5 and found.ks.n == 1
+    ends = [(i.low, i.high) for i in (found.ks, found.wasserstein, found.mean_gap)]
+    assert np.isnan(ends).all()
+
+
+def test_mixes_that_are_one_are_found_to_be() -> None:
+    rng, apart = np.random.default_rng(3), 0
+    for seed in range(40):
+        one, other = (rng.integers(4, size=80).astype(str) for _ in range(2))
+        distance = compare_mixes((np.arange(80), one), (np.arange(80), other), seed=seed, n_boot=100)[3]
+        apart += distance.low > 0
+        assert distance.low <= distance.value <= distance.high
+    assert apart <= 4

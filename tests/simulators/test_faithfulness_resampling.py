@@ -67,6 +67,27 @@ def test_statistic_without_a_value_has_no_interval() -> None:
     assert np.isnan([found.value, found.low, found.high]).all()
 
 
+def test_a_single_user_gives_no_interval() -> None:
+    one = bootstrap_statistic(np.array([[3.0, 1.0]]), mean, seed=0)
+    assert one.value == 3 and np.isnan([one.low, one.high]).all() and one.n == 1
+    two = bootstrap_gap(np.array([[3.0, 1.0]]), np.ones((50, 2)), gap, seed=0)
+    assert two.value == 2 and np.isnan([two.low, two.high]).all() and two.n == 1
+
+
+def test_a_distance_lies_within_its_interval_and_no_lower_than_noise_may_have_moved_it() -> None:
+    rng = np.random.default_rng(2)
+    one, other = (np.stack([rng.normal(size=50), np.ones(50)], 1) for _ in range(2))
+
+    def strayed(a: Values, b: Values, first: Values, second: Values) -> Values:
+        return np.abs((mean(a) - mean(b)) - (mean(first[None]) - mean(second[None])))
+
+    plain = bootstrap_gap(one, other, gap, seed=3)
+    found = bootstrap_gap(one, other, gap, seed=3, strayed=strayed)
+    reach = 1.96 * np.sqrt(one[:, 0].var() / 50 + other[:, 0].var() / 50)
+    assert found.value == plain.value and found.high == max(plain.high, plain.value)
+    assert found.low == pytest.approx(max(0.0, found.value - reach), abs=0.15 * reach)
+
+
 def test_users_on_both_sides_swap_and_the_others_are_shuffled() -> None:
     dealt = exchanged_sides(
         np.array(["a", "b", "c"]), np.array(["b", "d"]), rng=np.random.default_rng(0), size=500

@@ -6,6 +6,7 @@ from simulators.grounding import (
     GroundingCheck,
     banned_slots,
     fill,
+    in_slots,
     render_card,
     reply_attributes,
     slot_values,
@@ -37,6 +38,25 @@ def test_slots_without_a_fact_are_banned() -> None:
 )
 def test_fill_puts_facts_where_slots_were(raw: str, text: str) -> None:
     assert fill(raw, slot_values(CARD)) == Utterance(raw, text)
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("Try <title>, a <genre> film!", "Try The Amber Door, an animation film!"),
+        ("<genre> at heart. It is from <year>.", "Animation at heart. It is from 1994."),
+        ("<director> made it; 19945 and animations are no facts.", None),
+    ],
+)
+def test_slots_are_found_where_another_model_wrote_facts(raw: str, text: str | None) -> None:
+    text = text or "Ada Rosander made it; 19945 and animations are no facts."
+    assert in_slots(text, slot_values(CARD), SLOTS) == raw and fill(raw, slot_values(CARD)).text == text
+    assert in_slots(text, slot_values(CARD), ()) == text
+
+
+def test_of_facts_within_facts_the_longer_one_is_found() -> None:
+    values = {"title": "Amber", "plot": "Amber is lost"}
+    assert in_slots("Amber is lost. Amber!", values, {"<title>", "<plot>"}) == "<plot>. <title>!"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,14 @@
 """What a rehearsal brought, by user."""
 
+from typing import Any
+
 import numpy as np
 
 from recsys.types import histories_from_log
 from simulators.rehearsal import Outcome, Rehearsal, goodhart_gap, outcome_of, pleased_but_not_served
 from simulators.rollout import rollout
-from simulators.types import Dialogue, StopReason
+from simulators.types import Decision, Dialogue, StopReason
+from simulators.users.film_viewers import FilmViewers
 from tests.helpers.talking import talking_world
 
 WORLD, AGENT, VIEWERS = talking_world()
@@ -52,3 +55,16 @@ def test_only_rising_stars_with_falling_utility_stop_a_run() -> None:
     assert pleased_but_not_served(before, outcome(3.5, -0.5), seed=0)
     assert not pleased_but_not_served(before, outcome(3.5, 0.5), seed=0)
     assert not pleased_but_not_served(before, outcome(2.5, -0.5), seed=0)
+
+
+def test_who_does_not_know_the_utility_is_judged_by_who_does() -> None:
+    own = rehearsal()
+
+    class Ignorant(FilmViewers):
+        def decide(self, *arguments: Any, **settings: Any) -> list[Decision]:
+            return [made._replace(utility=float("nan")) for made in super().decide(*arguments, **settings)]
+
+    ignorant = Ignorant(WORLD.oracle, VIEWERS._scale, VIEWERS._chat, max_turns=VIEWERS._max_turns)
+    assert np.isnan(own._replace(users=ignorant).run(AGENT).utility).all()
+    found = own._replace(users=ignorant, worth=VIEWERS).run(AGENT)
+    assert all(np.array_equal(a, b) for a, b in zip(found, own.run(AGENT), strict=True))

@@ -1,5 +1,6 @@
 """Backward derivation: which turns are rewritten, and which rewrites are accepted."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +12,8 @@ from pydantic import ValidationError
 from persona.rewards.attributes import ATTRIBUTES
 from persona.types import Condition
 from recsys.types import histories_from_log
-from simulators.chat.model import ScriptedChat
+from simulators.chat.model import Message, ScriptedChat
+from simulators.judge import PairwiseJudge
 from simulators.recipes.rewriting import (
     ChatRewriter,
     RewritingConfig,
@@ -20,6 +22,7 @@ from simulators.recipes.rewriting import (
     SteeredRewriter,
     complaint_direction,
     felt_by,
+    judged_by,
     rewrite_turns,
     short_turns,
     turns_by_chance,
@@ -146,6 +149,43 @@ def test_another_model_is_told_the_reply_and_the_reasons(dialogues: list[Dialogu
     assert [r.text for r in rewrites] == [f"Try {short[0].turn.card.title}."] * 2
     assert all(short[0].turn.reply.raw in text for text in told)
     assert "mind" in told[0] and reasons["flexibility"] in told[1]
+
+
+def test_what_a_model_without_slots_writes_is_learned_in_slots(dialogues: list[Dialogue]) -> None:
+    short = short_turns(dialogues, AGENT, 3.0)[:1]
+    title = short[0].turn.card.title
+    chat = ScriptedChat(lambda conversation: f"Try {title}, it is good.")
+    slotted, plain = (
+        ChatRewriter(chat, slots=slots).rewrite(short, ABSENT.select([0]), seeds=[1])[0]
+        for slots in (AGENT.policy.slots, ())
+    )
+    assert slotted.raw == "Try <title>, it is good." and slotted.text == plain.text == plain.raw
+
+
+def test_a_judge_at_the_gate_reads_the_conversation_and_the_two_replies_alone(
+    dialogues: list[Dialogue],
+) -> None:
+    told: list[str] = []
+
+    def vote(conversation: Sequence[Message]) -> str:
+        told.append(conversation[-1]["content"])
+        texts = [told[-1].split(f"[{name}]\n")[1].split("\n[end")[0] for name in ("first", "second")]
+        return json.dumps(
+            {"reason": "It says more.", "better": "first" if len(texts[0]) > len(texts[1]) else "second"}
+        )
+
+    late = [turn for turn in short_turns(dialogues, AGENT, 5.0) if turn.number == 1][:2]
+    replies = [turn.turn.reply for turn in late]
+    rewrites = [Utterance(more, more) for more in (replies[0].text + " And more.", replies[1].text[:-5])]
+    gate = judged_by(PairwiseJudge(ScriptedChat(vote)), seed=1)
+    gains = gate([turn.before for turn in late], [turn.turn.card for turn in late], replies, rewrites)
+    assert gains.tolist() == [0.5, -0.5] and len(told) == 4
+    for turn, text in zip(late, told[:2], strict=True):
+        first = turn.before.turns[0]
+        asked = f"User: {first.user.text}\nRecommender: {first.reply.text}\nUser: {turn.turn.user.text}"
+        assert f"[question]\n{asked}\n[end of question]" in text
+    mute = judged_by(PairwiseJudge(ScriptedChat(lambda conversation: "Hm.")), seed=1)
+    assert np.isnan(mute([late[0].before], [late[0].turn.card], replies[:1], rewrites[:1])).all()
 
 
 def test_a_complaint_points_away_from_what_was_heard() -> None:

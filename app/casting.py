@@ -1,0 +1,162 @@
+"""The simulated users of a finished run, by the names that people type.
+
+viewers           the world's own users, who know their hidden taste
+learned           users learned from the run's log, comparisons and rated dialogues (Mirroring Users)
+ailo              AILO, the users of ECPO, in one call a turn
+ailo-five-calls   AILO in its published form
+persona-prompt    a persona in one prompt, and no more
+target-holding    users told the one film that they are after (iEvaLM)
+random            users who like anything and nothing
+over-agreeable    users who take what they are offered
+
+The last six have personas, of the run's own users.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from app.errors import ConfigError
+from app.pipeline.context import FILM_WORLD, RunContext
+from app.pipeline.preferences import load_comparisons
+from app.pipeline.replies import load_replies
+from app.pipeline.rounds import known_log, load_lessons, viewers_of
+from app.rehearsing import Guests
+from persona.data.comparisons import ComparisonTable
+from simulators.chat.model import ChatModel
+from simulators.mirror import LevelModel, Manners, Wording, fit_levels
+from simulators.mirror.wording import LEAST_TURNS
+from simulators.protocols import SimulatedUser
+from simulators.users.ailo import AiloUsers
+from simulators.users.ailo_types import AiloConfig, Form
+from simulators.users.baselines import Rule, RuleUsers, agreeable_rule, random_rule, wish_of
+from simulators.users.mirror import MirrorUsers
+from simulators.users.persona_building import observe_choices, personas_from_log
+from simulators.users.persona_prompt import PersonaPromptUsers
+from simulators.users.personas import Persona
+from simulators.users.target_holders import TargetHolders
+from simulators.world.population import draw_population
+from simulators.world.true_personas import personas_from_truth
+
+NEEDS_TARGETS = frozenset({"target-holding"})
+"""Kinds of users who must have one item in mind; see `app.rehearsing.with_targets`."""
+
+_KNOWS_WORTH = frozenset({"viewers", "learned"})
+
+
+def users_of(
+    run: RunContext, kind: str, guests: Guests, chat: ChatModel, *, personas: str = "observed"
+) -> SimulatedUser:
+    """The run's simulated users of a kind.
+
+    Args:
+        run: The finished run.
+        kind: A name as `app.chat_config.UserKind` has it.
+        guests: Who is to talk; only those have personas.
+        chat: Speaks for them.
+        personas: "observed" or "true", for users who have any.
+
+    Raises:
+        ConfigError: True personas are asked for in a world of real films, whose truth nobody knows.
+    """
+    if kind == "viewers":
+        return viewers_of(run, chat)
+    if kind == "learned":
+        return _learned(run, chat)
+    people = (_true_personas if personas == "true" else _observed_personas)(run, guests)
+    return _WITH_PERSONA[kind](people, chat, run.config.turns)
+
+
+def judge_of(run: RunContext, kind: str, users: SimulatedUser) -> SimulatedUser:
+    """Who knows what was worth how much: the users themselves, or the world's own where their kind does not."""
+    return users if kind in _KNOWS_WORTH else viewers_of(run)
+
+
+def _learned(run: RunContext, chat: ChatModel) -> MirrorUsers:
+    """Users who know what the run logged, what its users chose between replies and how learners rated dialogues.
+
+    They know nothing of the truth.
+    """
+    pool, world = load_replies(run), run.world
+    model = fit_levels(
+        known_log(run, 0), world.catalogue.features, n_users=world.n_users, seed=run.seed("learned users")
+    )
+    manners = Manners.fit(
+        load_comparisons(run).train,
+        pool.attributes,
+        pool.scale,
+        n_users=world.n_users,
+        seed=run.seed("learned manners"),
+    )
+    wording = _wording(run, model, manners)
+    return MirrorUsers(
+        model, world.catalogue, chat, manners=manners, wording=wording, max_turns=run.config.turns
+    )
+
+
+def _wording(run: RunContext, model: LevelModel, manners: Manners) -> Wording:
+    """As the run's first dialogues with its learners tell; assumed where these are too few, or none."""
+    dialogues = load_lessons(run, 1).dialogues if run.config.rounds else []
+    if sum(len(dialogue.turns) for dialogue in dialogues) < LEAST_TURNS:
+        return Wording()
+    return Wording.fit(model, manners, dialogues)
+
+
+def _observed_personas(run: RunContext, guests: Guests) -> list[Persona]:
+    """Personas from the run's log and from what its users chose between replies."""
+    split = load_comparisons(run)
+    tables = [split.train, split.context]
+    seen = ComparisonTable(
+        *(
+            np.concatenate([getattr(table, name) for table in tables])
+            for name in ("users", "prompts", "chosen", "rejected")
+        )
+    )
+    return personas_from_log(
+        known_log(run, 0),
+        run.world.catalogue,
+        guests.users.tolist(),
+        choices=observe_choices(seen, load_replies(run).attributes),
+        targets=guests.targets,
+        seed=run.seed("personas"),
+    )
+
+
+def _true_personas(run: RunContext, guests: Guests) -> list[Persona]:
+    if run.config.catalogue != FILM_WORLD:
+        raise ConfigError(
+            f"`personas=true` must meet the film world, whose truth is known; got a run of {run.config.catalogue}. "
+            "Use `personas=observed`."
+        )
+    catalogue, config = run.world.catalogue, run.config
+    truth = draw_population(catalogue, config.users, seed=config.seed)
+    seed = run.seed("personas")
+    return personas_from_truth(truth, catalogue, guests.users.tolist(), targets=guests.targets, seed=seed)
+
+
+def _ailo(people: Sequence[Persona], chat: ChatModel, turns: int, *, form: Form) -> SimulatedUser:
+    return AiloUsers(people, chat, AiloConfig(form=form, max_turns=turns))
+
+
+def _persona_prompt(people: Sequence[Persona], chat: ChatModel, turns: int) -> SimulatedUser:
+    return PersonaPromptUsers(people, chat, max_turns=turns)
+
+
+def _target_holding(people: Sequence[Persona], chat: ChatModel, turns: int) -> SimulatedUser:
+    targets = {person.user: person.target for person in people if person.target is not None}
+    return TargetHolders(targets, chat, max_turns=turns)
+
+
+def _by_rule(people: Sequence[Persona], chat: ChatModel, turns: int, *, rule: Rule) -> SimulatedUser:
+    return RuleUsers(rule, {person.user: wish_of(person) for person in people}, chat, max_turns=turns)
+
+
+_WITH_PERSONA: Mapping[str, Callable[[Sequence[Persona], ChatModel, int], SimulatedUser]] = {
+    "ailo": partial(_ailo, form=Form.MERGED),
+    "ailo-five-calls": partial(_ailo, form=Form.FIVE_CALLS),
+    "persona-prompt": _persona_prompt,
+    "target-holding": _target_holding,
+    "random": partial(_by_rule, rule=random_rule()),
+    "over-agreeable": partial(_by_rule, rule=agreeable_rule()),
+}
