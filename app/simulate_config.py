@@ -14,7 +14,7 @@ class SimulateConfig(ChatFields):
     run: Annotated[str, Field(min_length=1)]
     # Every random draw follows from this one number, 0 or more.
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    # Who talks: "viewers" of the world itself, users "learned" from the run's log and comparisons, "ailo",
+    # Who talks: "viewers" of the world itself, users "learned" from what the run logged, "ailo",
     # "ailo-five-calls", "persona-prompt", "target-holding", "random" or "over-agreeable"; see `app.casting`.
     users: UserKind = "learned"
     # Whom they are of: "unseen" users, whom the run never trained on, or its "learners".

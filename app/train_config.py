@@ -15,7 +15,7 @@ class TrainConfig(ChatFields):
     # Every random draw follows from this one number, 0 or more.
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
-    # Whom the policy trains with: "learned" from the run's log and comparisons, "viewers" of the world itself, "ailo",
+    # Whom the policy trains with: "learned" from what the run logged, "viewers" of the world itself, "ailo",
     # "ailo-five-calls", "persona-prompt", "target-holding", "random" or "over-agreeable"; see `app.casting`.
     users: UserKind = "learned"
     # Who judges, on users whom training never meets: "viewers", or "learned" ones where viewers train, or any other.

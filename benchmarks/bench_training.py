@@ -1,10 +1,10 @@
 """Does training against learned users help users who are real, as far as the film world knows: recipes and ablations.
 
-Starts from a finished `persona run` of the film world. Every arm trains with users learned from the run's log and
-comparisons and is judged by the world's own users, whom training never meets, under the same luck for all arms:
-success, satisfaction, true utility, and the gains over imitation alone, with intervals over users and seeds. Needs
-about three minutes an arm and seed on one core; a stopped benchmark goes on where it was. Writes
-`results/training/<date>-<commit>.json`.
+Starts from a finished `persona run` of the film world. Every arm trains with users learned from the run's log,
+comparisons and rated dialogues. The policy that it leaves talks with the world's own users, whom training never meets,
+several times under luck of its own; all arms meet the same luck. Told are success, satisfaction and true utility, the
+gains over the policy before and over imitation alone, with intervals over users and seeds. Needs about four minutes an
+arm and seed on one core; a stopped benchmark goes on where it was. Writes `results/training/<date>-<commit>.json`.
 
     python -m benchmarks.bench_training runs/film-world-seed0 --seeds 0 1 2
 """
@@ -21,11 +21,17 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from app.config import load_settings
-from app.files import read_json
+from app.files import read_json, write_json
+from app.pipeline.rounds import viewers_of
+from app.quiet import quiet_libraries
+from app.rehearsing import agent_from, invite_unseen
 from app.train import MEASURES, train
 from app.train_config import TrainConfig
+from app.trained import open_run
 from benchmarks.recording import record
+from persona.policy.conditioned import ConditionedPolicy
 from recsys.significance import bootstrap_interval, combine_seeds
+from simulators.rehearsal import Rehearsal
 
 REFERENCE = "imitation alone"
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
@@ -34,9 +40,12 @@ ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "ECPO, threshold 3": ("ecpo", ("threshold=3",)),
     "ECPO without confirmation": ("ecpo", ("confirmation=false",)),
     "ECPO without gate": ("ecpo", ("gate=none",)),
+    "ECPO without replay": ("ecpo", ("replay=0",)),
     "trajectory DPO": ("mtdpo", ()),
     "trajectory KTO": ("mtkto", ()),
 }
+# Training hears few judges, for its stop rule; the benchmark hears all, afterwards.
+SETTINGS = ("learners=400", "candidates=8", "steps=120", "lora_lr=2e-3", "judging=40")
 Values = NDArray[np.float64]
 
 
@@ -45,6 +54,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a finished run of the film world")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="draws of learners and luck")
+    parser.add_argument(
+        "--lucks", type=int, default=4, help="dialogues of each judging user with each policy"
+    )
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument(
         "--out", type=Path, default=Path("runs/bench-training"), help="folder of the trainings"
@@ -52,49 +64,83 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="fields for every arm")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    quiet_libraries()
     arms = [REFERENCE, *(name for name in options.arms if name != REFERENCE)]
-    found = {name: [_train(name, seed, options) for seed in options.seeds] for name in arms}
-    table = {name: _compare(rows, found[REFERENCE]) for name, rows in found.items()}
+    people = _People(options)
+    before = people.judge(None)
+    found = {name: [_train(name, seed, options, people) for seed in options.seeds] for name in arms}
+    table = {name: _compare(rows, before, found[REFERENCE]) for name, rows in found.items()}
     for name, row in table.items():
         print(
             f"{name:<26} "
             + " | ".join(_said(measure, row) for measure in ("success", "satisfaction", "utility"))
         )
-    print(record("training", {"seeds": options.seeds, "set": options.set, "arms": table}))
+    facts = {"seeds": options.seeds, "lucks": options.lucks, "set": [*SETTINGS, *options.set]}
+    print(record("training", {**facts, "arms": table}))
 
 
-def _train(name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """What judges felt at the beginning and the end of one training."""
+class _People:
+    """The world's own users whom the run never learned from, to be met under the same luck by every policy."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._run = open_run(options.run, "choices", "policy")
+        self._guests = invite_unseen(self._run, len(self._run.groups.unseen), seed=0)
+        self._viewers = viewers_of(self._run, self._run.chat)
+        self._lucks = options.lucks
+
+    def judge(self, policy: Path | None) -> dict[str, Values]:
+        """How each user fares with a policy, on average over lucks, or with the one that training starts from."""
+        agent = agent_from(self._run, "policy")
+        if policy is not None:
+            agent.policy = ConditionedPolicy.load(policy, self._run.language_model)
+        guests = self._guests
+        outcomes = [
+            Rehearsal(
+                self._viewers,
+                guests.users.tolist(),
+                guests.histories,
+                guests.condition,
+                self._run.seed(f"benchmark judges {luck}"),
+            ).run(agent)
+            for luck in range(self._lucks)
+        ]
+        return {name: np.mean([getattr(outcome, name) for outcome in outcomes], axis=0) for name in MEASURES}
+
+
+def _train(name: str, seed: int, options: argparse.Namespace, people: _People) -> dict[str, Any]:
+    """What one training brought to the people whom it never met."""
     method, changes = ARMS[name]
-    config = load_settings(TrainConfig, None, [f"run={options.run}", f"seed={seed}", *options.set, *changes])
+    given = [f"run={options.run}", f"seed={seed}", *SETTINGS, *options.set, *changes]
+    config = load_settings(TrainConfig, None, given)
     folder = options.out / f"{name.replace(' ', '-').replace(',', '').lower()}-{seed}"
     began = time.process_time()
     train(method, config, folder, resume=True, console=Console(quiet=True))
-    saved = read_json(folder / "stages" / "train" / "result.json")
-    print(f"{name}, seed {seed}: {time.process_time() - began:.0f} s; {saved['rounds']}", flush=True)
-    return {"before": saved["outcomes"][0], "after": saved["outcomes"][-1], "rounds": saved["rounds"]}
+    stage, judged = folder / "stages" / "train", folder / f"judged-{options.lucks}.json"
+    if not judged.is_file():
+        after = people.judge(stage / "policy")
+        write_json(judged, {measure: values.tolist() for measure, values in after.items()})
+    rounds = read_json(stage / "result.json")["rounds"]
+    print(f"{name}, seed {seed}: {time.process_time() - began:.0f} s; {rounds}", flush=True)
+    return {"after": read_json(judged), "rounds": rounds}
 
 
-def _compare(rows: list[dict[str, Any]], reference: list[dict[str, Any]]) -> dict[str, Any]:
+def _compare(
+    rows: list[dict[str, Any]], before: dict[str, Values], reference: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Means before and after, the gain, and the gain over the reference, with intervals over users."""
     part: dict[str, Any] = {"rounds": [row["rounds"] for row in rows]}
     for measure in MEASURES:
-        before, after, other = (
-            _by_seed(source, moment, measure)
-            for source, moment in ((rows, "before"), (rows, "after"), (reference, "after"))
+        after, other = (
+            np.stack([np.asarray(row["after"][measure], np.float64) for row in source])
+            for source in (rows, reference)
         )
         part[measure] = {
-            "before": float(before.mean()),
+            "before": float(before[measure].mean()),
             "after": bootstrap_interval(after.mean(0), seed=0).to_report(),
-            "gain": combine_seeds(after - before, seed=0).to_report(),
+            "gain": combine_seeds(after - before[measure], seed=0).to_report(),
             "over_imitation": combine_seeds(after - other, seed=0).to_report(),
         }
     return part
-
-
-def _by_seed(rows: list[dict[str, Any]], moment: str, measure: str) -> Values:
-    """Shape (seeds, users); the judges are the same in every seed where all unseen users judge."""
-    return np.stack([np.asarray(row[moment][measure], np.float64) for row in rows])
 
 
 def _said(measure: str, row: dict[str, Any]) -> str:
