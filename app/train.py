@@ -168,6 +168,7 @@ def _train_ecpo(lesson: _Lesson) -> JudgedTraining:
         plans=config.plans,
         imitation=_imitation(config),
         rounds=config.rounds,
+        talks=config.talks,
         confirmation=config.confirmation,
         rewriting=RewritingConfig(threshold=config.threshold, candidates=config.candidates),
         policy=PolicyConfig(

@@ -35,6 +35,8 @@ class TrainConfig(ChatFields):
     rounds: Annotated[int, Field(ge=0)] = 1
     # For mtdpo and mtkto: dialogues of each learner in a round, at least 2.
     attempts: Annotated[int, Field(ge=2)] = 4
+    # For ecpo: dialogues of each learner in a round, each under luck of its own, at least 1.
+    talks: Annotated[int, Field(ge=1)] = 1
     # For ecpo: turns rated at most so many stars fell short, 1 to 5; all but the best in the published code.
     threshold: Annotated[float, Field(ge=1, le=5)] = 4.0
     # Rewrites tried for each, at least 1.

@@ -60,6 +60,8 @@ class EcpoConfig(BaseModel):
     imitation: ImitationConfig = ImitationConfig()
     # Rounds of talking, rewriting and learning; 0 stops after planning.
     rounds: int = Field(default=1, ge=0)
+    # Dialogues of each learner in a round, each under luck of its own: more tell more about the same users.
+    talks: int = Field(default=1, ge=1)
     # Whether turns are chosen by their user's rating and rewritten by its reasons; otherwise by chance, and blindly.
     confirmation: bool = True
     # Which turns, and how many tries.
@@ -114,11 +116,14 @@ def train_ecpo(
         return learn_plans(agent, plans, condition, config.imitation, seed=_seed(seed, _PLAN)) > 0
 
     def teach(number: int) -> Figures:
-        luck = _seed(seed, _TALK, number)
-        dialogues = talk(luck)
         writer = rewriter or SteeredRewriter(agent)
-        checks = [felt_by(users, seed=luck)] if gates is None else gates(luck)
-        rewritten, short = _rewrite(dialogues, agent, writer, condition, config, gates=checks, seed=luck)
+        rewritten, short = [], 0
+        for again in range(config.talks):
+            luck = _seed(seed, _TALK, number * config.talks + again)
+            checks = [felt_by(users, seed=luck)] if gates is None else gates(luck)
+            kept, tried = _rewrite(talk(luck), agent, writer, condition, config, gates=checks, seed=luck)
+            rewritten += kept
+            short += tried
         figures = {"short": float(short), "accepted": float(len(rewritten))}
         if not rewritten:
             return figures

@@ -75,6 +75,19 @@ def test_without_rounds_only_plans_are_learned() -> None:
     assert result == JudgedTraining([], [], stopped=False)
 
 
+def test_more_talks_bring_more_turns_of_the_same_users_under_other_luck() -> None:
+    lucks: list[int] = []
+
+    def gates(luck: int) -> Sequence[Gate]:
+        lucks.append(luck)
+        return []
+
+    once, _ = train(gates=gates)
+    several, _ = train(SHORT.model_copy(update={"talks": 3}), gates=gates)
+    assert len(set(lucks)) == 3 and lucks[0] == lucks[1]
+    assert several.rounds[0]["short"] > 2 * once.rounds[0]["short"]
+
+
 def test_judges_are_heard_before_and_after_and_count_everyone() -> None:
     judges = Rehearsal(VIEWERS, USERS, HISTORIES, KNOWN, seed=9)
     result, _ = train(SHORT.model_copy(update={"plans": 0}), gates=trusting, judges=judges)
