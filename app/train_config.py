@@ -36,7 +36,7 @@ class TrainConfig(ChatFields):
     # For mtdpo and mtkto: dialogues of each learner in a round, at least 2.
     attempts: Annotated[int, Field(ge=2)] = 4
     # For ecpo: dialogues of each learner in a round, each under luck of its own, at least 1.
-    talks: Annotated[int, Field(ge=1)] = 1
+    talks: Annotated[int, Field(ge=1)] = 2
     # For ecpo: turns rated at most so many stars fell short, 1 to 5; all but the best in the published code.
     threshold: Annotated[float, Field(ge=1, le=5)] = 4.0
     # Rewrites tried for each, at least 1.
@@ -52,15 +52,15 @@ class TrainConfig(ChatFields):
     rewriter: ChatName = "policy"
 
     # Optimiser steps of a round, pairs or dialogues in a step, pull towards the policy before the round, in 1/nat.
-    steps: Annotated[int, Field(ge=1)] = 80
+    steps: Annotated[int, Field(ge=1)] = 120
     pairs_per_step: Annotated[int, Field(ge=1)] = 16
     beta: Annotated[float, Field(gt=0)] = 0.1
     # For ecpo: pairs of the run's own pool to be learned beside each round's, that nobody be forgotten; 0 or more.
-    replay: Annotated[int, Field(ge=0)] = 256
+    replay: Annotated[int, Field(ge=0)] = 0
     # For ecpo: weight of the preferred reply's own likelihood, 0 or more.
     sft_weight: Annotated[float, Field(ge=0)] = 1.0
     # Peak learning rates of the LoRA and of the gate, above 0.
-    lora_lr: Annotated[float, Field(gt=0)] = 1e-3
+    lora_lr: Annotated[float, Field(gt=0)] = 2e-3
     gate_lr: Annotated[float, Field(gt=0)] = 3e-3
 
     @model_validator(mode="before")

@@ -40,12 +40,12 @@ ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "ECPO, threshold 3": ("ecpo", ("threshold=3",)),
     "ECPO without confirmation": ("ecpo", ("confirmation=false",)),
     "ECPO without gate": ("ecpo", ("gate=none",)),
-    "ECPO without replay": ("ecpo", ("replay=0",)),
+    "ECPO with replay": ("ecpo", ("replay=256",)),
     "trajectory DPO": ("mtdpo", ()),
     "trajectory KTO": ("mtkto", ()),
 }
 # Training hears few judges, for its stop rule; the benchmark hears all, afterwards.
-SETTINGS = ("learners=400", "candidates=8", "steps=120", "lora_lr=2e-3", "judging=40")
+SETTINGS = ("learners=400", "judging=40")
 Values = NDArray[np.float64]
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder of a finished run of the film world")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="draws of learners and luck")
     parser.add_argument(
-        "--lucks", type=int, default=4, help="dialogues of each judging user with each policy"
+        "--lucks", type=int, default=6, help="dialogues of each judging user with each policy"
     )
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument(
