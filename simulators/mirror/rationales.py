@@ -110,23 +110,23 @@ def write_rationales(
 
 @torch.inference_mode()
 def score_options(
-    model: LanguageModel, scenes: Sequence[str], n_options: Sequence[int], rationales: Sequence[Rationale]
+    model: LanguageModel, scenes: Sequence[str], n_options: Sequence[int], thoughts: Sequence[str]
 ) -> Values:
-    """P(option) of a local model that has read each rationale, normalised over the scene's options.
+    """P(option) of a local model, asked in words, that has read each rationale's thoughts.
 
-    An option's score is the log-probability of its whole label as a reply, so it holds however the tokenizer cuts
-    labels.
+    An option's score is the log-probability of its whole label as a reply, normalised over the scene's options, so it
+    holds however the tokenizer cuts labels.
 
     Args:
         model: Reads.
         scenes: One a rationale, from `scene_text`.
         n_options: Options of each scene.
-        rationales: N of them.
+        thoughts: `Rationale.thoughts`, N of them.
 
     Returns:
         Shape (N, largest number of options), zero where a scene has fewer.
     """
-    asked = [scoring_prompt(scene, told.thoughts) for scene, told in zip(scenes, rationales, strict=True)]
+    asked = [scoring_prompt(scene, told) for scene, told in zip(scenes, thoughts, strict=True)]
     rows = [
         model.encode_reply(prompt, label)
         for prompt, count in zip(asked, n_options, strict=True)
