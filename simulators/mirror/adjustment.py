@@ -55,7 +55,9 @@ class Adjustment(NamedTuple):
             return np.asarray(base, np.float64)
         has = np.isfinite(logs[0])
         inside = np.where(has, logs, 0.0)
-        moved: Values = softmax(np.where(has, self.scale * inside[0] + self.weight * inside[1], -np.inf), axis=1)
+        moved: Values = softmax(
+            np.where(has, self.scale * inside[0] + self.weight * inside[1], -np.inf), axis=1
+        )
         return moved
 
 

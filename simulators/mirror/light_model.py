@@ -2,8 +2,9 @@
 
 It reads a scene and writes the stages of a rationale, one a line, and the label of the option (`decision_text`). Asked
 for probabilities, it writes several rationales, is given each up to the label, and its next tokens are held to the
-labels of the options on offer (UserMirrorer, arXiv 2508.18142). Labels are cut into tokens together with the text that
-they end, never alone: a tokenizer that merges a letter with what stands before it changes nothing.
+labels of the options on offer (UserMirrorer, arXiv 2508.18142). A label is a letter, as published, or any other text,
+such as the option's own words, where a model is too small to find a letter. Labels are cut into tokens together with
+the text that they end, never alone: a tokenizer that merges a letter with what stands before it changes nothing.
 
 Shape letters: S scenes, D rationales of each, N = S x D, O options.
 """
@@ -19,7 +20,7 @@ from scipy.special import log_softmax
 
 from persona.policy.conditioned import ConditionedPolicy
 from simulators.errors import MirrorError
-from simulators.mirror.rationales import STAGES, option_labels
+from simulators.mirror.rationales import STAGES
 from simulators.randomness import keyed_seeds
 
 Values = NDArray[np.float64]
@@ -43,10 +44,10 @@ def decision_text(thoughts: str, label: str) -> str:
 
 
 def thoughts_in(text: str) -> str:
-    """The thoughts of a decision as it was written, whether it came to its label or broke off.
+    r"""The thoughts of a decision as it was written, whether it came to its label or broke off.
 
     Example:
-        >>> thoughts_in("stimulus: the foxes\\nbehaviour: B")
+        >>> thoughts_in("stimulus: the foxes\nbehaviour: B")
         'stimulus: the foxes'
     """
     return _BEHAVIOUR.sub("", text).strip()
@@ -87,32 +88,33 @@ class LightModel:
         return [thoughts_in(text) for text in told]
 
     @torch.inference_mode()
-    def score(self, scenes: Sequence[str], n_options: Sequence[int], thoughts: Sequence[str]) -> Values:
+    def score(
+        self, scenes: Sequence[str], labels: Sequence[Sequence[str]], thoughts: Sequence[str]
+    ) -> Values:
         """P(option) given each rationale's thoughts, the next tokens being held to the labels on offer.
 
         Args:
             scenes: One a rationale, from `scene_text`.
-            n_options: Options of each scene.
+            labels: Of the options of each scene, such as `option_labels` gives them.
             thoughts: N of them.
 
         Returns:
             Shape (N, largest number of options), zero where a scene has fewer; rows sum to 1.
 
         Raises:
-            MirrorError: A scene has too few or too many options, or labels become the same tokens.
+            MirrorError: A scene has no option, or two labels of a scene become the same tokens.
             ModelError: A decision does not fit the model's window.
         """
         forks: list[_Fork] = []
         owners: list[int] = []
-        for row, (scene, count, told) in enumerate(zip(scenes, n_options, thoughts, strict=True)):
-            endings = [decision_text(told, label) for label in option_labels(count)]
-            ids = [r.ids for r in self.policy.encode_replies([decision_prompt(scene)] * count, endings)]
+        table = np.full((len(thoughts), max(map(len, labels), default=0)), -np.inf)
+        for row, (scene, own, told) in enumerate(zip(scenes, labels, thoughts, strict=True)):
+            endings = [decision_text(told, label) for label in own]
+            ids = [r.ids for r in self.policy.encode_replies([decision_prompt(scene)] * len(own), endings)]
             found = list(_forks(ids))
             forks += found
             owners += [row] * len(found)
-        table = np.full((len(thoughts), max(n_options, default=0)), -np.inf)
-        for row, count in enumerate(n_options):
-            table[row, :count] = 0.0
+            table[row, : len(own)] = 0.0
         if forks:
             scored = self.policy.next_log_probs([f.prefix for f in forks], [f.tokens for f in forks])
             for row, fork, logits in zip(owners, forks, scored.double().cpu().numpy(), strict=True):
@@ -123,13 +125,13 @@ class LightModel:
         return probabilities
 
     def options_by_rationale(
-        self, scenes: Sequence[str], n_options: Sequence[int], *, rationales: int, seeds: Sequence[int]
+        self, scenes: Sequence[str], labels: Sequence[Sequence[str]], *, rationales: int, seeds: Sequence[int]
     ) -> Values:
         """P(option) given each of several rationales of its own.
 
         Args:
             scenes: From `scene_text`.
-            n_options: Options of each scene.
+            labels: Of the options of each scene.
             rationales: D, at least 1.
             seeds: One a scene; they draw the rationales.
 
@@ -140,12 +142,14 @@ class LightModel:
             MirrorError: There is no rationale; or as for `score`.
         """
         if rationales < 1:
-            raise MirrorError(f"`rationales` must be at least 1; got {rationales}. The published number is 5.")
+            raise MirrorError(
+                f"`rationales` must be at least 1; got {rationales}. The published number is 5."
+            )
         repeated = [scene for scene in scenes for _ in range(rationales)]
-        counts = np.repeat(np.asarray(n_options, np.int64), rationales).tolist()
+        named = [own for own in labels for _ in range(rationales)]
         luck = [one for seed in seeds for one in keyed_seeds(seed, np.arange(rationales))]
-        found = self.score(repeated, counts, self.tell(repeated, seeds=luck))
-        return found.reshape(len(scenes), rationales, -1)
+        found = self.score(repeated, named, self.tell(repeated, seeds=luck))
+        return found.reshape(len(scenes), rationales, found.shape[1])
 
 
 def mean_over_rationales(probabilities: ArrayLike, n_options: ArrayLike) -> Values:
@@ -184,9 +188,11 @@ def _forks(sequences: Sequence[Tokens]) -> Iterator[_Fork]:
     """Every fork of the tree that the sequences form; mostly one, where the letters differ.
 
     Raises:
-        MirrorError: Two sequences are equal, or one begins another.
+        MirrorError: There is none, two are equal, or one begins another.
     """
-    open_groups = [(tuple(range(len(sequences))), 0)]
+    if not sequences:
+        raise MirrorError("A scene must have at least one option; got none. Leave such scenes out.")
+    open_groups = [(tuple(range(len(sequences))), 0)] if len(sequences) > 1 else []
     while open_groups:
         members, depth = open_groups.pop()
         shortest = min(len(sequences[m]) for m in members)
@@ -196,7 +202,7 @@ def _forks(sequences: Sequence[Tokens]) -> Iterator[_Fork]:
         if depth == shortest:
             raise MirrorError(
                 f"The labels of a scene's options must differ as tokens; got the same {shortest} tokens for options "
-                f"{list(members[:3])}. Use a tokenizer that keeps capital letters apart."
+                f"{list(members[:3])}. Give every option of a scene its own label."
             )
         split: dict[int, list[int]] = {}
         for member in members:

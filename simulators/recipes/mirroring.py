@@ -29,7 +29,6 @@ from simulators.errors import MirrorError
 from simulators.mirror.light_model import decision_prompt, decision_text
 from simulators.mirror.rationales import (
     RationalePairs,
-    option_labels,
     pair_rationales,
     select_scenes,
     selection_gain,
@@ -38,9 +37,12 @@ from simulators.mirror.rationales import (
 Values = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-Reader = Callable[[Sequence[str], Sequence[int], Sequence[str]], Values]
-"""P(option) given scenes, their numbers of options and thoughts, one a row: `LightModel.score`, or `score_options`
-with a model."""
+Labels = Sequence[Sequence[str]]
+"""The labels of the options of each scene."""
+
+Reader = Callable[[Sequence[str], Labels, Sequence[str]], Values]
+"""P(option) given scenes, labels of their options and thoughts, one a row: `LightModel.score`, or `score_options` with
+a model."""
 
 Stories = Sequence[Sequence[str | None]]
 """The thoughts of D rationales of each scene; None for one that came out of form. Scenes may have different D."""
@@ -75,47 +77,50 @@ class DecisionScenes(NamedTuple):
     """Scenes in words, with what was really taken.
 
     texts: From `scene_text`. S of them.
-    n_options: Options of each. Shape (S,).
+    labels: Of the options of each: letters, or other texts that differ within a scene.
     taken: Slot of the option taken, choosing nothing being an option like others. Shape (S,).
     strata: What a selection is to be even over, such as the domain. Shape (S,).
     """
 
     texts: Sequence[str]
-    n_options: Ints
+    labels: Labels
     taken: Ints
     strata: NDArray[np.generic]
 
+    @property
+    def n_options(self) -> Ints:
+        """Number of options of each scene. Shape (S,)."""
+        return np.asarray([len(own) for own in self.labels], np.int64)
+
     @classmethod
     def of(
-        cls,
-        texts: Sequence[str],
-        n_options: ArrayLike,
-        taken: ArrayLike,
-        strata: ArrayLike | None = None,
+        cls, texts: Sequence[str], labels: Labels, taken: ArrayLike, strata: ArrayLike | None = None
     ) -> "DecisionScenes":
         """Checked scenes; strata are the numbers of options where None.
 
         Raises:
             MirrorError: Parts of different lengths, or something taken that was not on offer.
         """
-        counts, truth = np.asarray(n_options, np.int64), np.asarray(taken, np.int64)
+        counts, truth = np.asarray([len(own) for own in labels], np.int64), np.asarray(taken, np.int64)
         kinds = counts if strata is None else np.asarray(strata)
         sizes = len(texts), len(counts), len(truth), len(kinds)
         if len(set(sizes)) != 1:
-            raise MirrorError(f"Scenes must have one text, count, choice and stratum each; got {sizes}.")
+            raise MirrorError(
+                f"Scenes must have one text, list of labels, choice and stratum each; got {sizes}. Leave out scenes "
+                "that lack a part."
+            )
         wrong = (truth < 0) | (truth >= counts)
         if wrong.any():
             raise MirrorError(
                 f"`taken` must be the slot of one of a scene's options; got {truth[wrong][:3].tolist()} of "
                 f"{counts[wrong][:3].tolist()} options. Give choosing nothing an option of its own."
             )
-        return cls(list(texts), counts, truth, kinds)
+        return cls(list(texts), list(labels), truth, kinds)
 
     def take(self, rows: Ints) -> "DecisionScenes":
         """Some of the scenes."""
-        return DecisionScenes(
-            [self.texts[row] for row in rows.tolist()], self.n_options[rows], self.taken[rows], self.strata[rows]
-        )
+        texts, labels = ([part[row] for row in rows.tolist()] for part in (self.texts, self.labels))
+        return DecisionScenes(texts, labels, self.taken[rows], self.strata[rows])
 
 
 class Examples(NamedTuple):
@@ -211,9 +216,33 @@ def train_light_model(
     losses = imitate_decisions(
         policy, examples.texts, examples.chosen, config, rng=np.random.default_rng(imitation_luck)
     )
+    luck = int(dpo_luck.generate_state(1)[0])
+    return Training(losses, prefer_decisions(policy, examples, config, seed=luck, report=report))
+
+
+def prefer_decisions(
+    policy: ConditionedPolicy,
+    examples: Examples,
+    config: MirroringConfig,
+    *,
+    seed: int,
+    report: Report | None = None,
+) -> list[dict[str, float]]:
+    """DPO alone: the chosen decisions over the rejected ones, the policy as it stands being the reference.
+
+    Args:
+        policy: The policy to train, as the average user's.
+        examples: From `select_examples`.
+        config: Settings.
+        seed: Draws the batches.
+        report: Called after each step with its metrics.
+
+    Returns:
+        Metrics of each step, as `train_policy` gives them; none where `dpo_epochs` is 0.
+    """
     steps = _steps(len(examples.chosen), config.dpo_epochs, config.batch)
     if steps == 0:
-        return Training(losses, [])
+        return []
     prompts = [decision_prompt(text) for text in examples.texts]
     pairs = PreferencePairs.from_replies(
         policy, prompts, examples.chosen, examples.rejected, _nobody(policy, len(prompts))
@@ -229,8 +258,7 @@ def train_light_model(
         warmup=min(config.dpo_warmup_steps, steps - 1) / steps,
         weight_decay=config.weight_decay,
     )
-    luck = int(dpo_luck.generate_state(1)[0])
-    return Training(losses, train_policy(policy, pairs, settings, seed=luck, report=report))
+    return train_policy(policy, pairs, settings, seed=seed, report=report)
 
 
 def imitate_decisions(
@@ -279,9 +307,9 @@ def _read(scenes: DecisionScenes, stories: Sequence[Sequence[str]], reader: Read
     """P(option) given each rationale. Shape (S, D, O)."""
     width = len(stories[0])
     texts = [text for text in scenes.texts for _ in range(width)]
-    counts = np.repeat(scenes.n_options, width).tolist()
-    found = reader(texts, counts, [story for own in stories for story in own])
-    return found.reshape(len(stories), width, -1)
+    labels = [own for own in scenes.labels for _ in range(width)]
+    found = reader(texts, labels, [story for own in stories for story in own])
+    return found.reshape(len(stories), width, found.shape[1])
 
 
 def _decisions(
@@ -298,7 +326,7 @@ def _decisions(
     """
     chosen, rejected = [], []
     for row in rows.tolist():
-        labels, truth = option_labels(int(scenes.n_options[row])), int(scenes.taken[row])
+        labels, truth = scenes.labels[row], int(scenes.taken[row])
         good, bad = int(pairs.chosen[row]), int(pairs.rejected[row])
         led = read[row, bad].copy()
         # Where a miss is a tie with what was taken, it led to the other one.

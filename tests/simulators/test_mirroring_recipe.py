@@ -13,7 +13,7 @@ from persona.policy.language_model import TokenRow
 from persona.recipes import imitation
 from simulators.errors import MirrorError
 from simulators.mirror.light_model import LightModel, decision_prompt
-from simulators.mirror.rationales import scene_text
+from simulators.mirror.rationales import option_labels, scene_text
 from simulators.recipes import mirroring
 from simulators.recipes.mirroring import (
     DecisionScenes,
@@ -33,13 +33,17 @@ READ = {
     "worse": [0.0, 0.05, 0.95],
     "blank": [0.4, 0.3, 0.3],
 }
+ABC = option_labels(3)
 TEXTS = [scene_text(["warm"], ["slow", "short", "yes"]) for _ in range(2)]
 CONFIG = MirroringConfig(sft_lr=5e-3, dpo_lr=5e-3, dpo_epochs=8.0, sft_epochs=4.0, batch=2)
 
 
-def reader(texts: Sequence[str], counts: Sequence[int], thoughts: Sequence[str]) -> NDArray[np.float64]:
-    table = np.zeros((len(thoughts), max(counts)))
-    for row, (count, story) in enumerate(zip(counts, thoughts, strict=True)):
+def reader(
+    texts: Sequence[str], labels: Sequence[Sequence[str]], thoughts: Sequence[str]
+) -> NDArray[np.float64]:
+    table = np.zeros((len(thoughts), max(map(len, labels))))
+    for row, (own, story) in enumerate(zip(labels, thoughts, strict=True)):
+        count = len(own)
         table[row, :count] = np.asarray(READ[story][:count]) / sum(READ[story][:count])
     return table
 
@@ -56,7 +60,7 @@ def four_examples() -> Examples:
 
 
 def test_examples_are_the_surest_hit_and_the_surest_miss_with_the_letters_they_lead_to() -> None:
-    scenes = DecisionScenes.of([*TEXTS, scene_text([], ["a", "b"])], [3, 3, 2], [0, 2, 0])
+    scenes = DecisionScenes.of([*TEXTS, scene_text([], ["a", "b"])], [ABC, ABC, ABC[:2]], [0, 2, 0])
     strong = [["good", "sure"], ["worse", "blank"], ["sure", "good"]]
     weak = [["blank", "bad"], ["bad", "blank"], ["tie", "sure"]]
     found = select_examples(scenes, strong, weak, reader, MirroringConfig())
@@ -73,7 +77,7 @@ def test_examples_are_the_surest_hit_and_the_surest_miss_with_the_letters_they_l
 
 
 def test_rationales_out_of_form_cost_no_scene_and_missing_ones_only_their_own() -> None:
-    scenes = DecisionScenes.of(TEXTS * 2, [3] * 4, [0] * 4)
+    scenes = DecisionScenes.of(TEXTS * 2, [ABC] * 4, [0] * 4)
     strong: list[list[str | None]] = [["sure", None], [None, None], ["worse", "bad"], ["sure", "good"]]
     weak: list[list[str | None]] = [[None, "bad"], ["bad", "blank"], ["bad", "worse"], []]
     found = select_examples(scenes, strong, weak, reader, MirroringConfig())
@@ -82,7 +86,7 @@ def test_rationales_out_of_form_cost_no_scene_and_missing_ones_only_their_own() 
 
 
 def test_selection_is_even_over_strata_and_bounded() -> None:
-    scenes = DecisionScenes.of(TEXTS * 2, [3] * 4, [0] * 4, strata=["film", "film", "film", "song"])
+    scenes = DecisionScenes.of(TEXTS * 2, [ABC] * 4, [0] * 4, strata=["film", "film", "film", "song"])
     weak = [["blank", "bad"], ["blank", "worse"], ["blank", "blank"], ["bad", "worse"]]
     found = select_examples(scenes, [["sure"]] * 4, weak, reader, MirroringConfig(scenes=2))
     assert sorted(found.rows.tolist())[-1] == 3 and len(found.rows) == 2
@@ -138,17 +142,17 @@ def test_a_light_model_can_be_its_own_reader() -> None:
         for parameter in policy.adapter_parameters():
             parameter.normal_(0.0, 0.3, generator=torch.Generator().manual_seed(parameter.numel()))
     light = LightModel(policy, max_new_tokens=8)
-    scenes = DecisionScenes.of([scene_text(["warm"], ["slow", "short"])] * 2, [2] * 2, [0, 1])
+    scenes = DecisionScenes.of([scene_text(["warm"], ["slow", "short"])] * 2, [ABC[:2]] * 2, [0, 1])
     told = [f"stimulus: {word}" for word in "slow short yes no warm story film tonight more like".split()]
     found = select_examples(scenes, [told] * 2, [told] * 2, light.score, MirroringConfig())
-    read = light.score([scenes.texts[0]] * len(told), [2] * len(told), told)
+    read = light.score([scenes.texts[0]] * len(told), [ABC[:2]] * len(told), told)
     surest = [f"{told[int(read[:, option].argmax())]}\nbehaviour: {'AB'[option]}" for option in (0, 1)]
     decisions = dict(zip(found.rows.tolist(), zip(found.chosen, found.rejected, strict=True), strict=True))
     assert decisions == {0: (surest[0], surest[1]), 1: (surest[1], surest[0])}
 
 
 def test_what_cannot_be_learned_from_is_refused() -> None:
-    scenes = DecisionScenes.of(TEXTS, [3, 3], [0, 0])
+    scenes = DecisionScenes.of(TEXTS, [ABC, ABC], [0, 0])
     with pytest.raises(MirrorError, match=r"for each of 2 scenes; got 1 and 2"):
         select_examples(scenes, [["sure"]], [["bad"]] * 2, reader, MirroringConfig())
     with pytest.raises(MirrorError, match="got none among 2 scenes"):
@@ -156,8 +160,10 @@ def test_what_cannot_be_learned_from_is_refused() -> None:
     with pytest.raises(MirrorError, match="got none among 0 scenes"):
         select_examples(scenes, [[None]] * 2, [["worse"]] * 2, reader, MirroringConfig())
     with pytest.raises(MirrorError, match=r"slot of one of a scene's options; got \[3\] of \[3\] options"):
-        DecisionScenes.of(TEXTS, [3, 3], [0, 3])
-    with pytest.raises(MirrorError, match=r"one text, count, choice and stratum each; got \(2, 2, 1, 2\)"):
-        DecisionScenes.of(TEXTS, [3, 3], [0])
+        DecisionScenes.of(TEXTS, [ABC, ABC], [0, 3])
+    with pytest.raises(
+        MirrorError, match=r"one text, list of labels, choice and stratum each; got \(2, 2, 1, 2\)"
+    ):
+        DecisionScenes.of(TEXTS, [ABC, ABC], [0])
     with pytest.raises(ValidationError, match="batch"):
         MirroringConfig(batch=0)
