@@ -109,7 +109,9 @@ def film_scenes(*, films: int, users: int, impressions: int, letters: bool, seed
         wished,
         facts,
         _likings(world, model),
-        *(np.flatnonzero(part) for part in (learners, group == 3, group == 4)),
+        np.flatnonzero(learners),
+        np.flatnonzero(group == 3),
+        np.flatnonzero(group == 4),
         int(twins.sum()),
     )
 

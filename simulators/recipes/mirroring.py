@@ -119,7 +119,8 @@ class DecisionScenes(NamedTuple):
 
     def take(self, rows: Ints) -> "DecisionScenes":
         """Some of the scenes."""
-        texts, labels = ([part[row] for row in rows.tolist()] for part in (self.texts, self.labels))
+        places = rows.tolist()
+        texts, labels = [self.texts[row] for row in places], [self.labels[row] for row in places]
         return DecisionScenes(texts, labels, self.taken[rows], self.strata[rows])
 
 
