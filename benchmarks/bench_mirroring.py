@@ -45,7 +45,10 @@ from simulators.recipes.mirroring import (
 Values = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-CONFIG = MirroringConfig(sft_lr=3e-3, dpo_lr=3e-4, batch=16, dpo_epochs=1.0)
+FORM = MirroringConfig(sft_lr=5e-3, batch=16)
+CONFIG = MirroringConfig(sft_lr=1e-3, dpo_lr=3e-4, batch=16)
+"""As published but for the rates, which are those of a LoRA on a small model, and the batch."""
+
 RANK = 32
 _WEAK, _ASKED = 400, 401
 
@@ -54,9 +57,11 @@ def main() -> None:
     """Measure every seed and write it down."""
     options = _options()
     torch.set_num_threads(1)
-    result = {"options": vars(options), "seeds": [_measure(seed, options) for seed in options.seeds]}
-    print(json.dumps(result, indent=2))
-    print(record("mirroring", result))
+    seeds = []
+    for seed in options.seeds:
+        seeds.append(_measure(seed, options))
+        print(json.dumps(seeds[-1], indent=2), flush=True)
+    print(record("mirroring", {"options": vars(options), "seeds": seeds}))
 
 
 def _options() -> argparse.Namespace:
@@ -67,12 +72,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--model", default="nano", help="any causal language model by path or id")
     parser.add_argument("--letters", action="store_true", help="label options by letters, not by their words")
     parser.add_argument("--films", type=int, default=500)
-    parser.add_argument("--users", type=int, default=1000)
+    parser.add_argument("--users", type=int, default=1400)
     parser.add_argument("--impressions", type=int, default=80, help="rows of the log for each user")
-    parser.add_argument("--form", type=int, default=600, help="scenes from which the form is learned")
+    parser.add_argument("--form", type=int, default=2000, help="scenes from which the form is learned")
     parser.add_argument("--candidates", type=int, default=400, help="scenes to select from")
     parser.add_argument("--held-out", type=int, default=160, help="scenes each of validation and test")
-    parser.add_argument("--rationales", type=int, default=3, help="rationales of a scene")
+    parser.add_argument("--rationales", type=int, default=2, help="rationales of a scene")
     return parser.parse_args()
 
 
@@ -144,7 +149,7 @@ def _learn_form(films: FilmScenes, policy: ConditionedPolicy, rows: Ints, seed: 
         offered = [", ".join(films.facts[item][:2]) for item in films.scenes.options[row].tolist()]
         texts.append(films.told.texts[row])
         decisions.append(decision_text(story, films.told.labels[row][offered.index(genre_mood)]))
-    return imitate_decisions(policy, texts, decisions, CONFIG, rng=np.random.default_rng((seed, 5)))
+    return imitate_decisions(policy, texts, decisions, FORM, rng=np.random.default_rng((seed, 5)))
 
 
 def _judge_words(
