@@ -2,11 +2,12 @@
 
 In the film world, on users never trained on: expected accuracy, log loss, calibration and accuracy by slot of the
 embedded model as it is after it learned the form of a decision (weak), of a teacher's rationales as the weak model
-reads them (strong), after imitation of the rationales that teach (sft), and after DPO on them (sft_dpo); and of each
-put together with the choice model, by weights fitted to other users. The teacher tells what the choice model believes
-and what the user asks for; it knows neither the truth nor what was taken. The embedded model, of five million
-parameters, cannot write a decision unasked, so it first imitates a few of the teacher's unselected ones. Writes
-`results/mirroring/<date>-<commit>.json` with the machine and all figures; a dirty checkout writes to `results/local/`.
+reads them (strong), of the chances that the teacher itself draws from (teacher), after imitation of the rationales that
+teach (sft), and after DPO on them (sft_dpo); and of each put together with the choice model, by weights fitted to other
+users. The teacher tells what the choice model believes and what the user asks for; it knows neither the truth nor what
+was taken. The embedded model, of five million parameters, cannot write a decision unasked, so it first imitates the
+teacher's unselected ones. Writes `results/mirroring/<date>-<commit>.json` with the machine and all figures; a dirty
+checkout writes to `results/local/`.
 
     python -m benchmarks.bench_mirroring --seeds 0 1 2
 """
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.mirroring_scenes import FilmScenes, film_scenes, teacher_stories
+from benchmarks.mirroring_scenes import FilmScenes, film_scenes, teacher_chances, teacher_stories
 from benchmarks.recording import record
 from persona.policy import ConditionedPolicy, load_language_model
 from simulators.faithfulness.choices import (
@@ -70,6 +71,9 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--model", default="nano", help="any causal language model by path or id")
+    parser.add_argument(
+        "--no-model", action="store_true", help="only the choice model and the teacher, in seconds"
+    )
     parser.add_argument("--letters", action="store_true", help="label options by letters, not by their words")
     parser.add_argument("--films", type=int, default=500)
     parser.add_argument("--users", type=int, default=1400)
@@ -94,10 +98,15 @@ def _measure(seed: int, options: argparse.Namespace) -> dict[str, object]:
     pool = rng.permutation(films.learners)
     form, candidates = pool[: options.form], pool[options.form : options.form + options.candidates]
     held = [rng.permutation(rows)[: options.held_out] for rows in (films.validation, films.test)]
+    arms: dict[str, object] = {
+        "choice_model": _judge(films, held, films.choice[held[1]], seed),
+        "teacher": _judge_beside(films, held, [teacher_chances(films, rows) for rows in held], seed),
+    }
+    if options.no_model:
+        return {"seed": seed, "cpu_s": time.process_time() - started, "arms": arms}
     base = load_language_model(options.model, device="cpu")
     policy = ConditionedPolicy.build(base, 0, 0, rank=RANK, seed=seed)
     light = LightModel(policy, max_new_tokens=48)
-    arms = {"choice_model": _judge(films, held, films.choice[held[1]], seed)}
 
     def told(rows: Ints, seeds: list[int]) -> list[list[str]]:
         repeated = np.repeat(rows, options.rationales)
@@ -155,8 +164,13 @@ def _learn_form(films: FilmScenes, policy: ConditionedPolicy, rows: Ints, seed: 
 def _judge_words(
     films: FilmScenes, light: LightModel, held: list[Ints], stories: list[Stories], seed: int
 ) -> dict[str, object]:
-    """The words alone on the test scenes, and put together with the choice model by the validation scenes."""
+    """What the light model makes of stories, as `_judge_beside`."""
     words = [_mean_read(films, light, rows, told) for rows, told in zip(held, stories, strict=True)]
+    return _judge_beside(films, held, words, seed)
+
+
+def _judge_beside(films: FilmScenes, held: list[Ints], words: list[Values], seed: int) -> dict[str, object]:
+    """Words alone on the test scenes, and put together with the choice model by the validation scenes."""
     users, chosen = films.scenes.users, films.scenes.chosen
     fitted = fit_adjustment(films.choice[held[0]], words[0], chosen[held[0]], users[held[0]])
     together = fitted.apply(films.choice[held[1]], words[1])

@@ -116,6 +116,13 @@ def film_scenes(*, films: int, users: int, impressions: int, letters: bool, seed
     )
 
 
+def teacher_chances(films: FilmScenes, rows: Ints) -> Values:
+    """P(option) that the teacher draws from: the choice model's, pulled to what the user asks for. Shape (S, O)."""
+    pull = films.choice[rows] * np.exp(WISH_PULL * films.wished[rows])
+    chances: Values = pull / pull.sum(axis=1, keepdims=True)
+    return chances
+
+
 def teacher_stories(films: FilmScenes, rows: Ints, *, rationales: int, seed: int) -> list[list[str]]:
     """Thoughts of a teacher that draws options by what the choice model believes and what the user asks for.
 
@@ -128,8 +135,7 @@ def teacher_stories(films: FilmScenes, rows: Ints, *, rationales: int, seed: int
         seed: Draws the options.
     """
     rng = np.random.default_rng((seed, 2))
-    pull = films.choice[rows] * np.exp(WISH_PULL * films.wished[rows])
-    chance = (pull / pull.sum(axis=1, keepdims=True)).cumsum(axis=1)
+    chance = teacher_chances(films, rows).cumsum(axis=1)
     drawn = (chance[:, None] < rng.random((len(rows), rationales, 1))).sum(axis=2)
     return [
         [_thoughts(films, row, min(option, N_OPTIONS - 1)) for option in options]
