@@ -23,7 +23,7 @@ from persona.policy.checkpoint import read_gate, write_policy
 from persona.policy.gate import GateHooks, RankGate
 from persona.policy.language_model import LanguageModel, TokenRow, add_to_system
 from persona.policy.sampling import Sampling, forward_options, pad_left, positions_of, sample_tokens
-from persona.policy.scoring import policy_log_probs, policy_mask, score_by_length
+from persona.policy.scoring import next_log_probs, policy_log_probs, policy_mask, score_by_length
 from persona.types import Condition, Conversation
 
 TokenLogProbs: TypeAlias = tuple[Tensor, Tensor]
@@ -293,6 +293,35 @@ class ConditionedPolicy:
                 return policy_log_probs(self._adapted, [rows[i] for i in index])
 
         return score_by_length(rows, score, self.device), policy_mask(rows, self.device)
+
+    def next_log_probs(
+        self,
+        prefixes: Sequence[Sequence[int]],
+        tokens: Sequence[Sequence[int]],
+        condition: Condition | None = None,
+    ) -> Tensor:
+        """Log-probability of each of some tokens as the one that comes next.
+
+        Args:
+            prefixes: B rows of token ids, none empty.
+            tokens: Which tokens to look at, C_b ids a row.
+            condition: One row a row; None is the average user.
+
+        Returns:
+            Nats, zero where a row looks at fewer than C, the largest C_b. Shape (B, C), float32, differentiable.
+
+        Raises:
+            ShapeError: `condition` has not one row for each row.
+        """
+        multipliers = self._multipliers(condition, len(prefixes))
+        rows = [TokenRow(tuple(ids), (False,) * len(ids)) for ids in prefixes]
+
+        def score(index: list[int]) -> Tensor:
+            chosen = None if multipliers is None else multipliers[:, index]
+            with self._hooks.using(chosen), self.language_model.precision():
+                return next_log_probs(self._adapted, [rows[i].ids for i in index], [tokens[i] for i in index])
+
+        return score_by_length(rows, score, self.device)
 
     def reference_log_probs(self, rows: Sequence[TokenRow]) -> Tensor:
         """Like `token_log_probs(...)[0]`, under the frozen base model. Shape (B, N), float32, no gradient."""

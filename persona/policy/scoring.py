@@ -80,6 +80,31 @@ def policy_log_probs(model: PreTrainedModel, rows: Sequence[TokenRow]) -> Tensor
     return pack_left(-loss, scored)
 
 
+def next_log_probs(
+    model: PreTrainedModel, prefixes: Sequence[Sequence[int]], tokens: Sequence[Sequence[int]]
+) -> Tensor:
+    """Log-probability that each of some tokens comes next, read in one pass.
+
+    Args:
+        model: Reads.
+        prefixes: B rows of token ids, none empty.
+        tokens: Which tokens to look at, C_b ids a row.
+
+    Returns:
+        Nats, zero where a row looks at fewer than C, the largest C_b. Shape (B, C), float32.
+    """
+    ids, mask = pad_left(prefixes, model.device)
+    known = forward_options(model)
+    options: dict[str, Tensor | int] = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+    if "position_ids" in known:
+        options["position_ids"] = positions_of(mask)
+    logits = model(input_ids=ids, attention_mask=mask, use_cache=False, **options).logits[:, -1].float()
+    width = max(len(row) for row in tokens)
+    padded = torch.tensor([[*row, *[-1] * (width - len(row))] for row in tokens], device=logits.device)
+    found = functional.log_softmax(logits, dim=-1).gather(1, padded.clamp(min=0))
+    return found.masked_fill(padded < 0, 0.0)
+
+
 def pack_left(values: Tensor, mask: Tensor) -> Tensor:
     """The masked values of each row at its left end, zeros after them; width is the largest count."""
     order = mask.int().argsort(dim=1, descending=True, stable=True)

@@ -57,6 +57,8 @@ class PolicyConfig(BaseModel):
     warmup: float = Field(default=0.1, ge=0, lt=1)
     # Largest norm of the gradient.
     max_grad_norm: float = Field(default=1.0, gt=0)
+    # Decoupled decay of the LoRA, a share of the learning rate.
+    weight_decay: float = Field(default=0.0, ge=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +185,11 @@ def train_policy(
     pairs = pairs.with_reference(policy)
     policy.gate.fit_scale(pairs.condition.latent, pairs.condition.direction)
     groups = [
-        {"params": policy.adapter_parameters(), "lr": config.lora_lr},
+        {
+            "params": policy.adapter_parameters(),
+            "lr": config.lora_lr,
+            "weight_decay": config.weight_decay,
+        },
         {"params": list(policy.gate.parameters()), "lr": config.gate_lr},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.0)

@@ -110,33 +110,32 @@ def write_rationales(
 
 @torch.inference_mode()
 def score_options(
-    model: LanguageModel, scenes: Sequence[str], n_options: Sequence[int], rationales: Sequence[Rationale]
+    model: LanguageModel, scenes: Sequence[str], labels: Sequence[Sequence[str]], thoughts: Sequence[str]
 ) -> Values:
-    """P(option) of a local model that has read each rationale, normalised over the scene's options.
+    """P(option) of a local model, asked in words, that has read each rationale's thoughts.
 
-    An option's score is the log-probability of its whole label as a reply, so it holds however the tokenizer cuts
-    labels.
+    An option's score is the log-probability of its whole label as a reply, normalised over the scene's options, so it
+    holds however the tokenizer cuts labels.
 
     Args:
         model: Reads.
         scenes: One a rationale, from `scene_text`.
-        n_options: Options of each scene.
-        rationales: N of them.
+        labels: Of the options of each scene, such as `option_labels` gives them.
+        thoughts: `Rationale.thoughts`, N of them.
 
     Returns:
         Shape (N, largest number of options), zero where a scene has fewer.
     """
-    asked = [scoring_prompt(scene, told.thoughts) for scene, told in zip(scenes, rationales, strict=True)]
+    asked = [scoring_prompt(scene, told) for scene, told in zip(scenes, thoughts, strict=True)]
     rows = [
-        model.encode_reply(prompt, label)
-        for prompt, count in zip(asked, n_options, strict=True)
-        for label in option_labels(count)
+        model.encode_reply(prompt, label) for prompt, own in zip(asked, labels, strict=True) for label in own
     ]
     with model.precision():
         packed = score_by_length(
             rows, lambda part: policy_log_probs(model.model, [rows[i] for i in part]), model.device
         )
     scores = packed.sum(dim=1).double().cpu().numpy()
+    n_options = [len(own) for own in labels]
     owner = np.repeat(np.arange(len(asked)), n_options)
     slot = np.arange(len(rows)) - np.repeat(np.cumsum(n_options) - n_options, n_options)
     table = np.full((len(asked), max(n_options, default=0)), -np.inf)

@@ -4,7 +4,8 @@ Each simulation draws one person from what is believed about each user, and keep
 seeds the levels are those of the fitted model, and within a seed a user is consistent. A log tells nothing of how a
 reply was worded: without `Manners`, which choices between replies tell, wording neither pleases nor annoys these users,
 and the level is the only sign of satisfaction. With them, how far wording counts beside the item is assumed, as neither
-source tells it, until rated dialogues do (`Wording.fit`).
+source tells it, until rated dialogues do (`Wording.fit`). With `LevelStories` a light model that tells how users decide
+moves the probabilities of levels, as far as it was found to foretell real users better.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ from simulators.errors import MirrorError
 from simulators.grounding import reply_attributes
 from simulators.mirror.beliefs import Gaussians
 from simulators.mirror.level_model import LevelModel
+from simulators.mirror.level_stories import LevelStories
 from simulators.mirror.manner import Manners
-from simulators.mirror.steps import Values
+from simulators.mirror.steps import Ints, Values
 from simulators.mirror.wording import Wording
 from simulators.randomness import keyed_seeds, keyed_uniforms
 from simulators.types import (
@@ -37,7 +39,7 @@ from simulators.users.film_viewers import open_dialogues, put_into_words
 from simulators.world.catalogue import Catalogue
 from simulators.world.wishes import draw_wishes
 
-_WISH, _LEVEL, _WORDS, _OPENING, _PERSON, _ITEM, _MANNER, _RATING = range(200, 208)
+_WISH, _LEVEL, _WORDS, _OPENING, _PERSON, _ITEM, _MANNER, _RATING, _STORY = range(200, 209)
 _IGNORED = 0
 ASSUMED = Wording()
 
@@ -51,6 +53,8 @@ class MirrorUsers:
         chat: Finds the words.
         manners: What is believed of their taste in wording, a row a user of the log; None for no such taste.
         wording: How far wording counts beside the film; not read without `manners`.
+        stories: Move the probabilities of levels by what a light model tells, a history a user of the log; None leaves
+            them to the choice model.
         patience: Ignored films after which a user leaves, at least 1; a log does not tell it.
         max_turns: Turns after which a dialogue ends.
 
@@ -66,6 +70,7 @@ class MirrorUsers:
         *,
         manners: Manners | None = None,
         wording: Wording = ASSUMED,
+        stories: LevelStories | None = None,
         patience: int = 4,
         max_turns: int = 5,
     ) -> None:
@@ -80,6 +85,7 @@ class MirrorUsers:
         self._chat = chat
         self._manners = manners
         self._wording = wording
+        self._stories = stories
         self._patience = patience
         self._max_turns = max_turns
 
@@ -108,17 +114,22 @@ class MirrorUsers:
         when = np.asarray([len(dialogue.turns) for dialogue in dialogues], np.int64)
         what = np.asarray([card.item for card in cards], np.int64)
         utility = self._utility(who, what, seed)
-        luck = keyed_uniforms(seed, who, when, _LEVEL)
-        if self._manners is not None:
-            attributes = self._manners.scale(reply_attributes(replies, cards))
-            worth = self._manners.contributions(_draw(self._manners.weights, who, seed, _MANNER), attributes)
-            mood = keyed_uniforms(seed, who, when, _RATING)
-            return self._moved_by_words(utility, worth, attributes, luck, mood)
-        levels = self._model.choice.sample(utility, luck)
+        if self._manners is None:
+            levels = self._levels(who, when, cards, utility, np.zeros(len(who)), seed=seed)
+            return [
+                # Levels 0..4 on the scale of stars.
+                Decision(int(level), 1.0 + float(level), None, float(worth))
+                for level, worth in zip(levels, utility, strict=True)
+            ]
+        attributes = self._manners.scale(reply_attributes(replies, cards))
+        worth = self._manners.contributions(_draw(self._manners.weights, who, seed, _MANNER), attributes)
+        total = worth.sum(axis=1)
+        levels = self._levels(who, when, cards, utility, self._wording.shift(total), seed=seed)
+        stars = self._wording.rate(utility, total, keyed_uniforms(seed, who, when, _RATING))
+        complaints = find_complaints(worth, attributes, stars)
         return [
-            # Levels 0..4 on the scale of stars.
-            Decision(int(level), 1.0 + float(level), None, float(worth))
-            for level, worth in zip(levels, utility, strict=True)
+            Decision(int(level), float(star), complaint, float(value))
+            for level, star, complaint, value in zip(levels, stars, complaints, utility + total, strict=True)
         ]
 
     def react(
@@ -138,26 +149,26 @@ class MirrorUsers:
         wishes = self._wishes(users, seed)
         return put_into_words(self._chat, wishes, cards, replies, decisions, stops=stops, seeds=seeds)
 
-    def _moved_by_words(
-        self, utility: Values, worth: Values, attributes: Values, luck: Values, mood: Values
-    ) -> list[Decision]:
-        """Decisions where wording counts beside the film.
+    def _levels(
+        self, who: Ints, when: Ints, cards: Sequence[ItemCard], utility: Values, shift: Values, *, seed: int
+    ) -> Ints:
+        """Level of each row; a user and turn meet the same luck, and the same seeds of stories, whatever is shown.
 
         Args:
-            utility: Of each film. Shape (B,).
-            worth: What each attribute of each reply adds. Shape (B, A).
-            attributes: Of each reply, standardised. Shape (B, A).
-            luck: Uniform numbers that decide levels. Shape (B,).
-            mood: Uniform numbers that decide ratings. Shape (B,).
+            who: Rows of the users. Shape (B,).
+            when: Turns. Shape (B,).
+            cards: Item shown.
+            utility: Of each item. Shape (B,).
+            shift: What the wording adds to each step, in logits. Shape (B,).
+            seed: Seed of the simulation.
         """
-        total = worth.sum(axis=1)
-        levels = self._model.choice.sample(utility, luck, shift=self._wording.shift(total))
-        stars = self._wording.rate(utility, total, mood)
-        complaints = find_complaints(worth, attributes, stars)
-        return [
-            Decision(int(level), float(star), complaint, float(value))
-            for level, star, complaint, value in zip(levels, stars, complaints, utility + total, strict=True)
-        ]
+        luck = keyed_uniforms(seed, who, when, _LEVEL)
+        if self._stories is None:
+            return self._model.choice.sample(utility, luck, shift=shift)
+        base = self._model.choice.probabilities(utility, shift=shift)
+        moved = self._stories.moved(base, who.tolist(), cards, seeds=keyed_seeds(seed, who, when, _STORY))
+        reach = 1.0 - moved[:, :-1].cumsum(axis=1)
+        return np.asarray((luck[:, None] < reach).sum(axis=1), np.int64)
 
     def _utility(self, users: NDArray[np.int64], items: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
         """Utility of each film to the person that the seed drew for its user. Shape (B,)."""

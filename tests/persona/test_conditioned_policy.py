@@ -316,3 +316,19 @@ def test_bfloat16_base_stays_close_to_float32() -> None:
         policy.generate(CONVERSATIONS, conditions(), seeds=SEEDS, max_new_tokens=4)
     assert scores[1].dtype == torch.float32
     torch.testing.assert_close(scores[1], scores[0], rtol=0.05, atol=0.5)
+
+
+def test_next_tokens_are_scored_as_in_a_pass_of_each_row_alone(base: LanguageModel) -> None:
+    policy, told = trained(base), conditions()
+    prefixes = [base.encode(conversation) for conversation in CONVERSATIONS]
+    tokens = [[3, 40], [7], [40, 3, 9]]
+    found = policy.next_log_probs(prefixes, tokens, told)
+    assert found.shape == (3, 3) and found[1, 1:].eq(0).all()
+    for row, (prefix, wanted) in enumerate(zip(prefixes, tokens, strict=True)):
+        for place, token in enumerate(wanted):
+            alone = TokenRow((*prefix, token), (False,) * len(prefix) + (True,))
+            expected = policy.token_log_probs([alone], told.select([row]))[0][0, 0]
+            torch.testing.assert_close(found[row, place], expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(found, policy.next_log_probs(prefixes, tokens))
+    with pytest.raises(ShapeError, match="got 3 rows"):
+        policy.next_log_probs(prefixes[:2], tokens[:2], told)

@@ -161,6 +161,18 @@ def _sides(pairs: PreferencePairs, side: int) -> tuple[list[Conversation], list[
     return conversations, replies[side]
 
 
+def test_weight_decay_shrinks_the_adapter_by_its_share_of_the_rate(base: LanguageModel) -> None:
+    def after_one_step(decay: float) -> list[torch.Tensor]:
+        policy = build(base)
+        config = PolicyConfig(steps=1, pairs_per_step=4, lora_lr=0.01, weight_decay=decay)
+        train_policy(policy, pairs_for(policy, users(4)), config, seed=0)
+        return [parameter.detach() for parameter in policy.adapter_parameters()]
+
+    start = [parameter.detach() for parameter in build(base).adapter_parameters()]
+    for before, plain, decayed in zip(start, after_one_step(0.0), after_one_step(0.5), strict=True):
+        torch.testing.assert_close(decayed, plain - 0.01 * 0.5 * before, atol=1e-6, rtol=0)
+
+
 def test_a_single_step_is_a_whole_schedule() -> None:
     assert [rate_factor(step, PolicyConfig(steps=1)) for step in (0, 1)] == [1.0, 1.0]
 

@@ -107,8 +107,10 @@ def test_rationales_out_of_form_are_none() -> None:
 def test_options_are_scored_over_those_on_offer() -> None:
     told = Rationale(stimulus="a", knowledge="b", evaluation="c", behaviour="A")
     scenes = [scene_text(["m"], ["x", "y", "z"]), scene_text(["m"], ["x", "y"])]
-    found = score_options(tiny_language_model(), scenes, [3, 2], [told, told])
+    found = score_options(
+        tiny_language_model(), scenes, [option_labels(3), option_labels(2)], [told.thoughts] * 2
+    )
     assert found.shape == (2, 3) and found[1, 2] == 0
     np.testing.assert_allclose(found.sum(axis=1), 1)
-    alone = score_options(tiny_language_model(), scenes[1:], [2], [told])
+    alone = score_options(tiny_language_model(), scenes[1:], [option_labels(2)], [told.thoughts])
     np.testing.assert_allclose(alone[0], found[1, :2], atol=1e-5)
