@@ -79,7 +79,7 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
             with Chats(config, run, out) as chats:
                 users = users_of(run, config.users, learners, chats.of(config.chat), personas=config.personas)
                 judges = _judges(run, config, judging, chats)
-                report = _teller(view, config)
+                report = _teller(view)
                 result = METHODS[method](_Lesson(run, config, agent, users, learners, judges, chats, report))
             agent.policy.save(view.folder / "policy")
             write_json(view.folder / "result.json", _to_json(result))
@@ -169,10 +169,10 @@ def _train_ecpo(lesson: _Lesson) -> JudgedTraining:
         imitation=_imitation(config),
         rounds=config.rounds,
         talks=config.talks,
+        epochs=config.epochs,
         confirmation=config.confirmation,
         rewriting=RewritingConfig(threshold=config.threshold, candidates=config.candidates),
         policy=PolicyConfig(
-            steps=config.steps,
             pairs_per_step=config.pairs_per_step,
             beta=config.beta,
             sft_weight=config.sft_weight,
@@ -224,8 +224,8 @@ def _train_multi_turn(lesson: _Lesson, *, paired: bool) -> JudgedTraining:
         rounds=config.rounds,
         attempts=config.attempts,
         paired=paired,
+        epochs=config.epochs,
         learning=TrajectoryConfig(
-            steps=config.steps,
             examples_per_step=config.pairs_per_step,
             beta=config.beta,
             lora_lr=config.lora_lr,
@@ -253,8 +253,8 @@ def _imitation(config: TrainConfig) -> ImitationConfig:
     )
 
 
-def _teller(view: StageView, config: TrainConfig) -> Callable[[Mapping[str, float]], None]:
-    return lambda row: view.advance(int(row["step"]) + 1, config.steps) if "step" in row else None
+def _teller(view: StageView) -> Callable[[Mapping[str, float]], None]:
+    return lambda row: view.advance(int(row["step"]) + 1, int(row["steps"])) if "step" in row else None
 
 
 def _to_json(result: JudgedTraining) -> dict[str, Any]:

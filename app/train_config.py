@@ -51,8 +51,8 @@ class TrainConfig(ChatFields):
     # Who rewrites: the "policy" itself, steered by what users minded, or a language model, named as `chat`.
     rewriter: ChatName = "policy"
 
-    # Optimiser steps of a round, pairs or dialogues in a step, pull towards the policy before the round, in 1/nat.
-    steps: Annotated[int, Field(ge=1)] = 120
+    # Passes over a round's pairs or dialogues, how many are in a step, and the pull towards the policy before, 1/nat.
+    epochs: Annotated[float, Field(gt=0)] = 3.0
     pairs_per_step: Annotated[int, Field(ge=1)] = 16
     beta: Annotated[float, Field(gt=0)] = 0.1
     # For ecpo: pairs of the run's own pool to be learned beside each round's, that nobody be forgotten; 0 or more.

@@ -41,9 +41,8 @@ ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "ECPO without confirmation": ("ecpo", ("confirmation=false",)),
     "ECPO without gate": ("ecpo", ("gate=none",)),
     "ECPO with replay": ("ecpo", ("replay=256",)),
-    # Some hundred pairs of whole dialogues: as many passes over them as ECPO's steps are over its rewrites.
-    "trajectory DPO": ("mtdpo", ("steps=20",)),
-    "trajectory KTO": ("mtkto", ("steps=20",)),
+    "trajectory DPO": ("mtdpo", ()),
+    "trajectory KTO": ("mtkto", ()),
 }
 # Training hears few judges, for its stop rule; the benchmark hears all, afterwards.
 SETTINGS = ("learners=400", "judging=40")

@@ -233,6 +233,11 @@ def train_policy(
     return history
 
 
+def steps_for(rows: int, epochs: float, per_step: int) -> int:
+    """Optimiser steps that so many passes over the rows take, at least 1."""
+    return max(1, math.ceil(epochs * rows / per_step))
+
+
 def rate_factor(step: int, config: PolicyConfig) -> float:
     """Share of the peak learning rate at a step: a linear rise, then half a cosine towards zero."""
     rise = math.ceil(config.warmup * config.steps)

@@ -25,12 +25,12 @@ from scipy.sparse import csr_array
 
 from persona.policy.conditioned import ConditionedPolicy
 from persona.recipes.imitation import ImitationConfig, imitate
-from persona.recipes.policy import PolicyConfig, PreferencePairs, train_policy
+from persona.recipes.policy import PolicyConfig, PreferencePairs, steps_for, train_policy
 from persona.types import Condition
 from simulators.agent import Recommender
 from simulators.protocols import SimulatedUser
 from simulators.randomness import keyed_seeds
-from simulators.recipes.judged import Figures, JudgedTraining, Report, train_in_rounds
+from simulators.recipes.judged import Figures, JudgedTraining, Report, train_in_rounds, with_total
 from simulators.recipes.rewriting import (
     Gate,
     Rewriter,
@@ -66,6 +66,9 @@ class EcpoConfig(BaseModel):
     confirmation: bool = True
     # Which turns, and how many tries.
     rewriting: RewritingConfig = RewritingConfig()
+    # Passes over a round's pairs, which set the number of steps; None takes that of `policy`. Few pairs seen often are
+    # learned by heart.
+    epochs: float | None = Field(default=3.0, gt=0)
     # How pairs are learned; the reference knows each pair's user, so by default no condition is withheld.
     policy: PolicyConfig = PolicyConfig(drop_condition=0.0)
 
@@ -128,8 +131,12 @@ def train_ecpo(
         if not rewritten:
             return figures
         pairs = pairs_of(agent.policy, rewritten, condition, replay=replay)
-        learn = _seed(seed, _LEARN, number)
-        last = train_policy(agent.policy, pairs, config.policy, seed=learn, report=told)[-1]
+        settings, learn = config.policy, _seed(seed, _LEARN, number)
+        if config.epochs is not None:
+            steps = steps_for(len(pairs), config.epochs, settings.pairs_per_step)
+            settings = settings.model_copy(update={"steps": steps})
+        counted = with_total(told, settings.steps)
+        last = train_policy(agent.policy, pairs, settings, seed=learn, report=counted)[-1]
         return figures | {name: last[name] for name in ("loss", "accuracy", "margin")}
 
     return train_in_rounds(agent, plan, teach, config.rounds, judges=judges, report=told)

@@ -24,6 +24,11 @@ class JudgedTraining(NamedTuple):
     stopped: bool
 
 
+def with_total(report: Report, steps: int) -> Report:
+    """The same report, which also says in `steps` how many steps there will be."""
+    return lambda figures: report({**figures, "steps": float(steps)})
+
+
 def train_in_rounds(
     agent: Agent,
     plan: Callable[[], bool],

@@ -13,7 +13,6 @@ Departures, each with its reason:
 4. Learning rates fall as a cosine, which `imitate` and `train_policy` do for all.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -23,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from persona.policy.conditioned import ConditionedPolicy
 from persona.recipes.imitation import ImitationConfig, imitate
-from persona.recipes.policy import PolicyConfig, PreferencePairs, Report, train_policy
+from persona.recipes.policy import PolicyConfig, PreferencePairs, Report, steps_for, train_policy
 from persona.types import Condition
 from simulators.errors import MirrorError
 from simulators.mirror.light_model import decision_prompt, decision_text
@@ -241,9 +240,9 @@ def prefer_decisions(
     Returns:
         Metrics of each step, as `train_policy` gives them; none where `dpo_epochs` is 0.
     """
-    steps = _steps(len(examples.chosen), config.dpo_epochs, config.batch)
-    if steps == 0:
+    if config.dpo_epochs == 0:
         return []
+    steps = steps_for(len(examples.chosen), config.dpo_epochs, config.batch)
     prompts = [decision_prompt(text) for text in examples.texts]
     pairs = PreferencePairs.from_replies(
         policy, prompts, examples.chosen, examples.rejected, _nobody(policy, len(prompts))
@@ -281,7 +280,7 @@ def imitate_decisions(
     """
     rows = policy.encode_replies([decision_prompt(text) for text in texts], decisions)
     settings = ImitationConfig(
-        steps=max(1, _steps(len(rows), config.sft_epochs, config.batch)),
+        steps=steps_for(len(rows), config.sft_epochs, config.batch),
         rows_per_step=config.batch,
         lora_lr=config.sft_lr,
     )
@@ -292,10 +291,6 @@ def _nobody(policy: ConditionedPolicy, rows: int) -> Condition:
     """The average user in every row: who decides stands in the scene."""
     gate = policy.gate
     return Condition.absent(rows, latent_dim=gate.latent_dim, direction_dim=gate.direction_dim)
-
-
-def _steps(rows: int, epochs: float, batch: int) -> int:
-    return math.ceil(epochs * rows / batch)
 
 
 def _filled(stories: Sequence[Sequence[str]]) -> list[list[str]]:

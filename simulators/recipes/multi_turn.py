@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array
 
 from persona.recipes.imitation import ImitationConfig
+from persona.recipes.policy import steps_for
 from persona.types import Condition
 from simulators.agent import Recommender
 from simulators.protocols import SimulatedUser
 from simulators.randomness import keyed_seeds
 from simulators.recipes.ecpo import learn_plans
-from simulators.recipes.judged import Figures, JudgedTraining, Report, train_in_rounds
+from simulators.recipes.judged import Figures, JudgedTraining, Report, train_in_rounds, with_total
 from simulators.recipes.trajectories import TrajectoryConfig, train_on_outcomes, train_on_pairs
 from simulators.recipes.trajectory_pairs import label_trajectories, pair_trajectories
 from simulators.rehearsal import Rehearsal
@@ -42,6 +43,8 @@ class MultiTurnConfig(BaseModel):
     attempts: int = Field(default=4, ge=2)
     # Whether successes are raised over failures of the same user (M-DPO), or each by itself (M-KTO).
     paired: bool = True
+    # Passes over a round's pairs, or dialogues, which set the number of steps; None takes that of `learning`.
+    epochs: float | None = Field(default=3.0, gt=0)
     # How they are learned.
     learning: TrajectoryConfig = TrajectoryConfig()
 
@@ -101,14 +104,26 @@ def train_multi_turn(
         learn = _seed(seed, _LEARN, number)
         if config.paired:
             pairs = pair_trajectories(attempts, condition, seed=luck)
-            steps = train_on_pairs(agent.policy, pairs, config.learning, seed=learn, report=told)
+            settings = _settings(config, len(pairs))
+            counted = with_total(told, settings.steps)
+            steps = train_on_pairs(agent.policy, pairs, settings, seed=learn, report=counted)
         else:
             examples = label_trajectories(attempts, condition)
-            steps = train_on_outcomes(agent.policy, examples, config.learning, seed=learn, report=told)
+            settings = _settings(config, len(examples))
+            counted = with_total(told, settings.steps)
+            steps = train_on_outcomes(agent.policy, examples, settings, seed=learn, report=counted)
         margins = [step["margin"] for step in steps if not math.isnan(step["margin"])]
         return figures | {"loss": steps[-1]["loss"]} | ({"margin": margins[-1]} if margins else {})
 
     return train_in_rounds(agent, plan, teach, config.rounds, judges=judges, report=told)
+
+
+def _settings(config: MultiTurnConfig, examples: int) -> TrajectoryConfig:
+    """How so many examples are learned."""
+    if config.epochs is None:
+        return config.learning
+    steps = steps_for(examples, config.epochs, config.learning.examples_per_step)
+    return config.learning.model_copy(update={"steps": steps})
 
 
 def _tells_apart(attempts: Sequence[Sequence[Dialogue]], paired: bool) -> bool:

@@ -162,7 +162,7 @@ def test_ecpo_takes_prompted_users_a_language_model_as_judge_and_one_as_rewriter
             TrainConfig,
             None,
             f"run={finished} users=ailo chat={model} judges=persona-prompt judges_chat={model} gate={gate} "
-            f"gate_chat={model} rewriter={model} learners=6 judging=4 plan_steps=1 steps=1 pairs_per_step=2 "
+            f"gate_chat={model} rewriter={model} learners=6 judging=4 plan_steps=1 epochs=0.01 pairs_per_step=2 "
             "threshold=5 candidates=1 replay=4".split(),
         )
         capped = config.model_copy(update={"max_requests": 5})

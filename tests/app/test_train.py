@@ -18,7 +18,9 @@ from app.train_config import TrainConfig
 from simulators.dialogue_store import read_table
 from tests.helpers.rehearsed_run import SMALL, rehearsed_run
 
-TINY = "learners=6 judging=4 plan_steps=1 steps=1 pairs_per_step=2 attempts=2 threshold=5 replay=4".split()
+TINY = (
+    "learners=6 judging=4 plan_steps=1 epochs=0.01 pairs_per_step=2 attempts=2 threshold=5 replay=4".split()
+)
 QUIET = Console(quiet=True)
 
 

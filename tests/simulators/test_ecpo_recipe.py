@@ -1,5 +1,6 @@
 """The recipe end to end on a tiny policy: planning, confirmation, gates, judges, and when it stops."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ KNOWN = Condition.of_latent(
 SHORT = EcpoConfig(
     imitation=ImitationConfig(steps=2),
     rewriting=RewritingConfig(threshold=5.0, candidates=2),
+    epochs=None,
     policy=PolicyConfig(steps=2, pairs_per_step=4, drop_condition=0.0),
 )
 
@@ -86,6 +88,14 @@ def test_more_talks_bring_more_turns_of_the_same_users_under_other_luck() -> Non
     several, _ = train(SHORT.model_copy(update={"talks": 3}), gates=gates)
     assert len(set(lucks)) == 3 and lucks[0] == lucks[1]
     assert several.rounds[0]["short"] > 2 * once.rounds[0]["short"]
+
+
+def test_passes_over_the_pairs_set_the_number_of_steps() -> None:
+    rows: list[Mapping[str, float]] = []
+    result, _ = train(SHORT.model_copy(update={"epochs": 1.5}), gates=trusting, report=rows.append)
+    steps = math.ceil(1.5 * result.rounds[0]["accepted"] / 4)
+    assert [row["step"] for row in rows if "step" in row] == list(range(steps))
+    assert {row["steps"] for row in rows if "step" in row} == {steps}
 
 
 def test_judges_are_heard_before_and_after_and_count_everyone() -> None:

@@ -31,6 +31,7 @@ SHORT = MultiTurnConfig(
     plans=0,
     attempts=4,
     imitation=ImitationConfig(steps=1),
+    epochs=None,
     learning=TrajectoryConfig(steps=2, examples_per_step=4),
 )
 
