@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pandas as pd
 from recsys.columns import LEVEL
 from simulators.errors import FaithfulnessError
 from simulators.faithfulness import (
+    INTERACTION_COLUMNS,
     Evidence,
     SpokenDialogue,
     checked_interactions,
@@ -25,6 +28,8 @@ _STORED = "dialogue"
 """Column of JSON texts in the table that a recorded rollout leaves."""
 _DIALOGUE_COLUMNS = frozenset({"turns", "messages"})
 _SCENE_COLUMNS = frozenset({"scene_id", "probability", "chosen"})
+_TABLE_COLUMNS = (*INTERACTION_COLUMNS, "scene_id", "chosen", "slot")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_evidence(
@@ -40,8 +45,14 @@ def read_evidence(
         columns: Names in the tables, by our names.
 
     Raises:
-        FaithfulnessError: A file cannot be read, holds nothing or nothing known, or two are of one kind.
+        FaithfulnessError: A file cannot be read, holds nothing or nothing known, or two are of one kind; or `columns`
+            renames to a name that no table has.
     """
+    if unknown := [ours for ours in columns or () if ours not in _TABLE_COLUMNS]:
+        raise FaithfulnessError(
+            f"--columns must begin each pair with a name of ours; got {unknown[0]!r}. Names are "
+            f"{', '.join(_TABLE_COLUMNS)}."
+        )
     found: dict[str, Any] = {}
     sources: dict[str, Path] = {}
     for path in paths:
@@ -64,7 +75,7 @@ def _read(path: Path, *, side: str, max_level: int, columns: Mapping[str, str]) 
     if names & _DIALOGUE_COLUMNS:
         return "dialogues", _dialogues(path, rows, max_level)
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
-    table = table.rename(columns={theirs: ours for ours, theirs in columns.items()})
+    table = _renamed(table, columns)
     try:
         if set(table.columns) >= _SCENE_COLUMNS:
             if side == "real":
@@ -83,6 +94,14 @@ def _read(path: Path, *, side: str, max_level: int, columns: Mapping[str, str]) 
     )
 
 
+def _renamed(table: pd.DataFrame, columns: Mapping[str, str]) -> pd.DataFrame:
+    """The table with our names; a column of our name that another one is named for gives way to it."""
+    sources = set(columns.values())
+    taken = [ours for ours, theirs in columns.items() if theirs in table and ours not in sources]
+    left = table.drop(columns=taken, errors="ignore")
+    return left.rename(columns={theirs: ours for ours, theirs in columns.items()})
+
+
 def _rows(path: Path) -> pd.DataFrame | list[dict[str, Any]]:
     """Rows of a table, or JSON objects."""
     ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
@@ -95,7 +114,7 @@ def _rows(path: Path) -> pd.DataFrame | list[dict[str, Any]]:
             return pd.read_csv(path, sep=_TABLES[ending])
     except pd.errors.EmptyDataError:
         return []
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, ValueError) as err:
+    except (OSError, EOFError, zlib.error, NotImplementedError, ValueError) as err:
         if isinstance(err, FaithfulnessError):
             raise
         raise FaithfulnessError(
@@ -116,7 +135,7 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = _without_surrogates(json.loads(line))
             except (ValueError, RecursionError) as err:
                 raise FaithfulnessError(
                     f"Each line of {path} must be one JSON object; got something else in line {number} ({err}). "
@@ -150,12 +169,26 @@ def _dialogues(
 
 def _stored(path: Path, text: Any) -> dict[str, Any]:
     try:
-        found = json.loads(text)
-    except (TypeError, ValueError) as err:
+        found = _without_surrogates(json.loads(text))
+    except (TypeError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
         raise FaithfulnessError(
-            f"Column `{_STORED}` of {path} must hold JSON texts; got {text!r:.40}. Write it with a recorded rollout."
-        ) from err
-    return dict(found)
+            f"Column `{_STORED}` of {path} must hold JSON objects as texts; got {text!r:.40}. Write it with a recorded "
+            "rollout."
+        )
+    return found
+
+
+def _without_surrogates(value: Any) -> Any:
+    """The same JSON value without halves of characters, which a log that cuts texts leaves and no file can hold."""
+    if isinstance(value, str):
+        return _LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", value)
+    if isinstance(value, list):
+        return [_without_surrogates(own) for own in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(name): _without_surrogates(own) for name, own in value.items()}
+    return value
 
 
 def _plain(value: Any) -> Any:

@@ -72,7 +72,8 @@ class ChatFields(BaseModel):
     # Speaks for the users: "local" (the run's base model), folder or id of a causal language model, or MODEL@URL.
     chat: ChatName = LOCAL
 
-    # For endpoints: environment variable that holds the key; not given for a server that asks for none.
+    # For endpoints: environment variable that holds the key, which every endpoint named here is sent; not given for
+    # servers that ask for none.
     key_variable: Annotated[
         str | None, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$", exclude=True, repr=False)
     ] = None

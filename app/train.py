@@ -20,6 +20,7 @@ from rich.table import Table
 
 from app.casting import NEEDS_TARGETS, judge_of, users_of
 from app.chats import Chats, hash_chats
+from app.errors import ConfigError
 from app.files import read_json, write_json
 from app.pipeline.context import RunContext
 from app.pipeline.pairs import pool_pairs
@@ -44,6 +45,7 @@ from simulators.recipes.trajectories import TrajectoryConfig
 from simulators.rehearsal import Outcome, Rehearsal, goodhart_gap
 
 MEASURES = ("satisfaction", "utility", "success", "turns")
+_DECIDED_BY_CHAT = frozenset({"ailo", "persona-prompt"})
 _STAGE = "train"
 _POLICY = "policy"
 
@@ -63,14 +65,16 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
 
     Raises:
         StoreError: There is no finished run where the configuration says.
-        ConfigError: The run has too few users, or there are no true personas of them.
+        ConfigError: The judges are those who train, the run has too few users, or there are no true personas of them.
         EndpointError: An endpoint does not answer, or its budget is spent; its answers are kept for --resume.
     """
     quiet_libraries()
+    _refuse_own_judges(config)
     run = open_run(Path(config.run), "choices", "policy")
     learners = _invited(run, config.users, invite_learners(run, config.learners, seed=config.seed))
     judging = _invited(run, config.judges, invite_unseen(run, config.judging, seed=config.seed))
-    chat_files = hash_chats(config.chat, config.judges_chat, config.gate_chat, config.rewriter)
+    rewriters = () if config.rewriter == _POLICY else (config.rewriter,)
+    chat_files = hash_chats(config.chat, config.judges_chat, config.gate_chat, *rewriters)
     hashes = hash_run(run) | chat_files | {"method": method}
     with RunStore.open(out, config, hashes, resume=resume, device=run.device) as store:
 
@@ -91,6 +95,17 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
         write_json(out / "training.json", report)
     _show(report, console)
     return out / "training.json"
+
+
+def _refuse_own_judges(config: TrainConfig) -> None:
+    """Refuse judges who decide as those do who are trained with: a policy that fools the one fools the other."""
+    families = {kind.removesuffix("-five-calls") for kind in (config.users, config.judges)}
+    chats = {config.chat, config.judges_chat}
+    if len(families) == 1 and (len(chats) == 1 or not families <= _DECIDED_BY_CHAT):
+        raise ConfigError(
+            f"`judges` must be of another kind than `users`; got {config.judges} and {config.users}. Choose another "
+            f"kind{', or another `judges_chat`' if families <= _DECIDED_BY_CHAT else ''}."
+        )
 
 
 def _invited(run: RunContext, kind: str, guests: Guests) -> Guests:

@@ -18,7 +18,8 @@ class TrainConfig(ChatFields):
     # Whom the policy trains with: "learned" from what the run logged, "viewers" of the world itself, "ailo",
     # "ailo-five-calls", "persona-prompt", "target-holding", "random" or "over-agreeable"; see `app.casting`.
     users: UserKind = "learned"
-    # Who judges, on users whom training never meets: "viewers", or "learned" ones where viewers train, or any other.
+    # Who judges, on users whom training never meets: "viewers", "learned" ones where viewers train, or any other kind
+    # than trains; "ailo" and "persona-prompt" may judge their own kind if another model plays them.
     judges: UserKind = "viewers"
     # Speaks for the judges, named as `chat` is, which speaks for the users trained with.
     judges_chat: ChatName = LOCAL
@@ -51,9 +52,10 @@ class TrainConfig(ChatFields):
     # Who rewrites: the "policy" itself, steered by what users minded, or a language model, named as `chat`.
     rewriter: ChatName = "policy"
 
-    # Passes over a round's pairs or dialogues, how many are in a step, and the pull towards the policy before, 1/nat.
+    # Passes over a round's pairs or dialogues, how many are in a step (at least 2), and the pull towards the policy
+    # before, in 1/nat.
     epochs: Annotated[float, Field(gt=0)] = 3.0
-    pairs_per_step: Annotated[int, Field(ge=1)] = 16
+    pairs_per_step: Annotated[int, Field(ge=2)] = 16
     beta: Annotated[float, Field(gt=0)] = 0.1
     # For ecpo: pairs of the run's own pool to be learned beside each round's, that nobody be forgotten; 0 or more.
     replay: Annotated[int, Field(ge=0)] = 0

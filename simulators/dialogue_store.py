@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,8 @@ class DialogueStore:
 
     def close(self) -> None:
         """Let go of the folder."""
-        self._file.close()
+        with suppress(OSError):  # What could not be written was told by `add`, and Python tries once more.
+            self._file.close()
 
     def missing(self, users: Sequence[int], *, seed: int) -> list[int]:
         """Those of `users`, in their order, who have no dialogue of this seed."""
@@ -97,6 +99,9 @@ class DialogueStore:
 
         Returns:
             How many were added.
+
+        Raises:
+            DialogueStoreError: They cannot be written, as when the disk is full.
         """
         start = self._file.seek(0, os.SEEK_END)
         lines = bytearray()
@@ -107,9 +112,10 @@ class DialogueStore:
                 line = json.dumps({"seed": seed, **dialogue_to_json(dialogue)}, ensure_ascii=False).encode()
                 places[key] = (start + len(lines), len(line))
                 lines += line + b"\n"
-        self._file.write(lines)
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._told():
+            self._file.write(lines)
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._places |= places
         return len(places)
 
@@ -128,18 +134,30 @@ class DialogueStore:
         JSON that `simulators.transcripts.dialogue_from_json` reads.
 
         Raises:
-            DialogueStoreError: A user has no dialogue.
+            DialogueStoreError: A user has no dialogue, or the file cannot be written.
         """
         final = self._folder / TABLE
         unfinished = final.with_suffix(".parquet.part")
         lines = self._lines(users, seed)
-        with pq.ParquetWriter(unfinished, _SCHEMA) as writer:
-            while rows := [_table_row(line) for line in islice(lines, _ROWS_AT_ONCE)]:
-                writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
-        with open(unfinished, "rb+") as written:
-            os.fsync(written.fileno())
-        unfinished.replace(final)
+        with self._told():
+            with pq.ParquetWriter(unfinished, _SCHEMA) as writer:
+                while rows := [_table_row(line) for line in islice(lines, _ROWS_AT_ONCE)]:
+                    writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
+            with open(unfinished, "rb+") as written:
+                os.fsync(written.fileno())
+            unfinished.replace(final)
         return final
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Every fault of the disk as an error of the store."""
+        try:
+            yield
+        except OSError as err:
+            raise DialogueStoreError(
+                f"Dialogues must be kept in a folder that can be read and written; {str(self._folder)!r} gave: "
+                f"{err.strerror or err}. Put that right and start again: what was finished before is kept."
+            ) from err
 
     def _lines(self, users: Sequence[int], seed: int) -> Iterator[bytes]:
         if lost := self.missing(users, seed=seed)[:3]:
@@ -164,11 +182,13 @@ class DialogueStore:
     def _check_identity(self, identity: Mapping[str, Any] | None) -> None:
         path = self._folder / IDENTITY
         wanted = json.dumps(identity or {}, indent=2, sort_keys=True) + "\n"
-        if not path.exists():
-            unfinished = path.with_suffix(".json.part")
-            unfinished.write_text(wanted, encoding="utf-8")
-            unfinished.replace(path)
-        elif (found := path.read_text(encoding="utf-8")) != wanted:
+        with self._told():
+            if not path.exists():
+                unfinished = path.with_suffix(".json.part")
+                unfinished.write_text(wanted, encoding="utf-8")
+                unfinished.replace(path)
+            found = path.read_text(encoding="utf-8", errors="replace")
+        if found != wanted:
             raise DialogueStoreError(
                 f"The dialogues in {str(self._folder)!r} must be of this run; {_difference(found, wanted)}. Give what "
                 "they were held with, or choose another folder."

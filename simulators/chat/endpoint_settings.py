@@ -44,10 +44,16 @@ class EndpointSettings(BaseModel):
     @classmethod
     def _check_url(cls, url: str) -> str:
         parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ValueError(f"must be an http or https URL such as http://127.0.0.1:8000/v1; got {url!r}")
         if parts.username or parts.password:
             raise ValueError("must hold no user and password; put a key into `api_key_variable`'s variable")
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError(f"must be an http or https URL such as http://127.0.0.1:8000/v1; got {url!r}")
+        # Read from the text, as what cannot be a port may be a password.
+        port = parts.netloc.rpartition("]")[2].partition(":")[2] or "80"
+        if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16) or not url.isprintable():
+            raise ValueError(
+                "must be printable, with a port in 1..65535 if any, such as http://127.0.0.1:8000/v1"
+            )
         return url
 
     @field_validator("extra_body")

@@ -16,6 +16,7 @@ _END_OF_CALL = {
 }
 _MAY_MIND_THE_SCHEMA = frozenset({400, 422, 501})
 _SHOWN = 200
+_MOST_TOKENS = 2**40  # A larger count is no count, and would not fit the file of answers.
 
 
 class Kind(StrEnum):
@@ -63,15 +64,15 @@ def read_answer(body: bytes) -> Outcome:
         return Outcome(Kind.TRY_AGAIN, f"its response holds no message ({_message(response)})")
     read, written = _tokens(response)
     if declined or end == "content_filter":
-        return Outcome(Kind.END_OF_ROW, f"the model declined ({declined or end})", None, read, written)
+        return Outcome(
+            Kind.END_OF_ROW, f"the model declined ({_storable(str(declined or end))})", None, read, written
+        )
     if not content and end == "length":
         reason = "the model used up `max_new_tokens` before it said anything"
         return Outcome(Kind.END_OF_ROW, reason, None, read, written)
     if not isinstance(content, str):
         return Outcome(Kind.TRY_AGAIN, "its response holds no text", None, read, written)
-    # A pair of surrogates that the limit of tokens cut in two is no text.
-    text = content.encode("utf-8", "replace").decode("utf-8")
-    return Outcome(Kind.ANSWER, text, None, read, written)
+    return Outcome(Kind.ANSWER, _storable(content), None, read, written)
 
 
 def read_refusal(
@@ -118,8 +119,13 @@ def _tokens(response: Mapping[str, Any]) -> tuple[int, int]:
         usage.get(name) if isinstance(usage, dict) else None
         for name in ("prompt_tokens", "completion_tokens")
     ]
-    read, written = (count if isinstance(count, int) and count > 0 else 0 for count in counts)
-    return read, written
+    read, written = (count if isinstance(count, int) and 0 < count < _MOST_TOKENS else 0 for count in counts)
+    return int(read), int(written)
+
+
+def _storable(text: str) -> str:
+    """The text with a mark for each half of a pair of surrogates, such as the limit of tokens may cut in two."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _message(body: object) -> str:
@@ -128,8 +134,8 @@ def _message(body: object) -> str:
         try:
             body = json.loads(body)
         except (ValueError, RecursionError):
-            return " ".join(str(body).split())[:_SHOWN]
+            return _storable(" ".join(str(body).split())[:_SHOWN])
     for name in ("error", "message", "detail"):
         if isinstance(body, dict) and name in body:
             body = body[name]
-    return " ".join(str(body).split())[:_SHOWN]
+    return _storable(" ".join(str(body).split())[:_SHOWN])

@@ -5,7 +5,7 @@ The measures take plain arrays and tables, so that any simulator's output can be
 
 from simulators.faithfulness.acceptance import AcceptanceFit, acceptance_auc
 from simulators.faithfulness.audit import Evidence, audit_simulator
-from simulators.faithfulness.behaviour import behaviour_features, checked_interactions
+from simulators.faithfulness.behaviour import INTERACTION_COLUMNS, behaviour_features, checked_interactions
 from simulators.faithfulness.choices import (
     Scenes,
     expected_accuracy_by_scene,
@@ -43,6 +43,7 @@ from simulators.faithfulness.user_errors import Severity, Tag, UserError, find_u
 from simulators.faithfulness.verdicts import USES, Answer, Verdict, verdicts
 
 __all__ = [
+    "INTERACTION_COLUMNS",
     "USES",
     "AcceptanceFit",
     "Answer",

@@ -20,6 +20,8 @@ POSITION, SESSION, POLICY, WEIGHT, PROBABILITY, SATISFACTION, ACTION = (
 SESSION_GAP_S = 1800
 """Seconds of silence after which a new session begins, the half hour of web analytics."""
 _NUMBERS = (TIMESTAMP, POSITION, WEIGHT, PROBABILITY, SATISFACTION)
+INTERACTION_COLUMNS = (USER, ITEM, LEVEL, SESSION, POLICY, ACTION, *_NUMBERS)
+"""Every column that a table of interactions may have."""
 _MISSING_SHOWN = 3
 
 
@@ -47,7 +49,7 @@ def checked_interactions(frame: pd.DataFrame, *, side: str, max_level: int) -> p
         raise FaithfulnessError(
             f"The {side} interactions must hold at least one row; got none. Check how they were written."
         )
-    known = [name for name in (USER, ITEM, LEVEL, SESSION, POLICY, ACTION, *_NUMBERS) if name in frame]
+    known = [name for name in INTERACTION_COLUMNS if name in frame]
     found = frame[known].reset_index(drop=True)
     _refuse_missing(found, side)
     for name in {USER, ITEM, SESSION, POLICY, ACTION} & set(known):
@@ -204,7 +206,7 @@ def _refuse_missing(found: pd.DataFrame, side: str) -> None:
 
 def _as_text(column: pd.Series) -> pd.Series:
     """Ids as texts; 7.0, which a missing value elsewhere makes of 7, is 7."""
-    if pd.api.types.is_float_dtype(column) and (column == np.floor(column)).all():
+    if pd.api.types.is_float_dtype(column) and (column.abs() < 2**53).all() and (column % 1 == 0).all():
         column = column.astype(np.int64)
     return column.astype(str)
 

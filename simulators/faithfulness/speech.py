@@ -4,6 +4,7 @@ Two forms are read: the transcripts that a rollout leaves (`simulators.transcrip
 systems log them, with whatever else is known beside them.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -96,8 +97,8 @@ def read_dialogue(saved: Mapping[str, Any], *, max_level: int) -> SpokenDialogue
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as err:
         raise FaithfulnessError(
-            f"A dialogue must be as a rollout wrote it, or user_id with messages of role and content; {err} is missing "
-            "or has another type. Correct the file."
+            f"A dialogue must be as a rollout wrote it, or user_id with messages of role and content; got "
+            f"{f'no {err}' if isinstance(err, KeyError) else f'another type ({err})'}. Correct the file."
         ) from err
     for message in found.messages:
         if message.level is not None and not 0 <= message.level <= max_level:
@@ -128,8 +129,8 @@ def _from_transcript(saved: Mapping[str, Any]) -> SpokenDialogue:
     turns = list(saved["turns"])
     for turn in turns:
         messages.append(_utterance(turn["user"]))
-        level, stars = _level(turn["level"]), float(turn["satisfaction"])
-        messages.append(Message(False, str(turn["reply"]["text"]), str(turn["title"]), level, stars))
+        level, stars = _level(turn["level"]), _stars(turn["satisfaction"])
+        messages.append(Message(False, _text(turn["reply"]["text"]), str(turn["title"]), level, stars))
         facts.update(
             str(value).casefold()
             for name, value in turn["facts"].items()
@@ -144,7 +145,7 @@ def _from_transcript(saved: Mapping[str, Any]) -> SpokenDialogue:
 
 
 def _utterance(saved: Mapping[str, Any]) -> Message:
-    return Message(True, str(saved["text"]), is_masked=bool(saved.get("masked")))
+    return Message(True, _text(saved["text"]), is_masked=bool(saved.get("masked")))
 
 
 def _from_chat(saved: Mapping[str, Any]) -> SpokenDialogue:
@@ -161,17 +162,34 @@ def _from_chat(saved: Mapping[str, Any]) -> SpokenDialogue:
         messages.append(
             Message(
                 role in _USER_ROLES,
-                str(row["content"]),
-                row.get("title"),
+                _text(row["content"]),
+                None if row.get("title") is None else str(row["title"]),
                 None if level is None else _level(level),
-                None if stars is None else float(stars),
+                None if stars is None else _stars(stars),
             )
         )
     user = saved["user_id"] if "user_id" in saved else saved["user"]
-    targets, likes, dislikes = (
-        tuple(map(str, saved.get(name) or ())) for name in ("targets", "likes", "dislikes")
-    )
+    targets, likes, dislikes = (_texts(saved.get(name)) for name in ("targets", "likes", "dislikes"))
     return SpokenDialogue(str(user), tuple(messages), _stop(saved.get("stop")), targets, likes, dislikes)
+
+
+def _text(value: Any) -> str:
+    """Words; none where a message is null, as chat logs write a call of a tool."""
+    return "" if value is None else str(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """Things by name, of which one alone may stand for itself."""
+    return (value,) if isinstance(value, str) else tuple(map(str, value or ()))
+
+
+def _stars(value: Any) -> float:
+    stars = float(value)
+    if not math.isfinite(stars):
+        raise FaithfulnessError(
+            f"Satisfaction in dialogues must be finite; got {value}. Correct the file, or leave unknown ones out."
+        )
+    return stars
 
 
 def _level(value: Any) -> int:

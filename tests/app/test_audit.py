@@ -225,10 +225,47 @@ def test_files_that_make_no_sense_are_refused(tmp_path: Path, name: str, content
         read_evidence([tmp_path / name], side="real", max_level=4)
 
 
-def test_stored_dialogues_that_are_no_json_are_refused(tmp_path: Path) -> None:
-    pd.DataFrame({"dialogue": ["{"]}).to_parquet(tmp_path / "a.parquet")
-    with pytest.raises(FaithfulnessError, match=r"Column `dialogue` of .* must hold JSON texts; got '\{'"):
+@pytest.mark.parametrize(("text", "shown"), [("{", r"'\{'"), ("[1, 2]", r"'\[1, 2\]'"), ("5", "'5'")])
+def test_stored_dialogues_that_are_no_json_are_refused(tmp_path: Path, text: str, shown: str) -> None:
+    pd.DataFrame({"dialogue": [text]}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(
+        FaithfulnessError, match=rf"Column `dialogue` of .* must hold JSON objects as texts; got {shown}\."
+    ):
         read_evidence([tmp_path / "a.parquet"], side="real", max_level=4)
+
+
+@pytest.mark.parametrize("name", ["a.csv.gz", "a.jsonl.gz"])
+def test_a_compressed_file_that_was_cut_off_is_refused(tmp_path: Path, name: str) -> None:
+    whole = gzip.compress("\n".join(f'{{"user_id":{i},"item_id":1,"level":2}}' for i in range(500)).encode())
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(FaithfulnessError, match=r"must be readable as .*gz; got: Compressed file ended"):
+        read_evidence([tmp_path / name], side="real", max_level=4)
+
+
+def test_half_a_character_in_a_log_stops_nothing(tmp_path: Path) -> None:
+    lines = [
+        {"user_id": user, "messages": [{"role": "user", "content": f"Hello \ud83d, as an AI, {user}"}]}
+        for user in range(3)
+    ]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = read_evidence([tmp_path / "a.jsonl"], side="real", max_level=4)
+    assert found.dialogues[0].said == ["Hello \N{REPLACEMENT CHARACTER}, as an AI, 0"]
+
+
+def test_a_column_that_is_named_takes_the_place_of_one_of_our_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("user_id,item_id,level,stars\n1,2,0,4\n2,1,0,3\n")
+
+    def read(**columns: str) -> pd.DataFrame:
+        found = read_evidence([tmp_path / "a.csv"], side="real", max_level=4, columns=columns).interactions
+        assert found is not None
+        return found
+
+    assert read(level="stars")["level"].tolist() == [4, 3]
+    assert read(user_id="item_id", item_id="user_id")["user_id"].tolist() == ["2", "1"]
+    with pytest.raises(
+        FaithfulnessError, match=r"a name of ours; got 'stars'\. Names are user_id, item_id, level"
+    ):
+        read(stars="level")
 
 
 def test_two_files_of_one_kind_are_refused(files: dict[str, Path]) -> None:

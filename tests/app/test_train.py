@@ -106,3 +106,31 @@ def test_users_of_the_other_kind_judge_unless_told_otherwise() -> None:
     asked: list[list[str]] = [[], ["users=viewers"], ["users=viewers", "judges=viewers"]]
     kinds = [load_settings(TrainConfig, None, ["run=x", *more]).judges for more in asked]
     assert kinds == ["viewers", "learned", "viewers"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "users=viewers judges=viewers judges_chat=another-model",
+        "users=ailo judges=ailo-five-calls chat=m@http://host judges_chat=m@http://host",
+    ],
+)
+def test_nobody_is_judged_by_those_who_trained(tmp_path: Path, told: str) -> None:
+    config = load_settings(TrainConfig, None, [f"run={tmp_path}", *told.split()])
+    with pytest.raises(
+        ConfigError, match=f"another kind than `users`; got {config.judges} and {config.users}"
+    ):
+        train("ecpo", config, tmp_path / "out", resume=False, console=QUIET)
+
+
+def test_personas_may_judge_personas_that_another_model_plays(tmp_path: Path) -> None:
+    config = load_settings(
+        TrainConfig, None, [f"run={tmp_path}", "users=ailo", "judges=ailo", "judges_chat=another-model"]
+    )
+    with pytest.raises(StoreError, match="manifest"):
+        train("ecpo", config, tmp_path / "out", resume=False, console=QUIET)
+
+
+def test_one_pair_a_step_is_refused_before_anybody_talks() -> None:
+    with pytest.raises(ConfigError, match=r"`pairs_per_step` must fit its field .*equal to 2.*; got '1'"):
+        load_settings(TrainConfig, None, ["run=x", "pairs_per_step=1"])

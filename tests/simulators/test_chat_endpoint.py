@@ -367,6 +367,10 @@ def test_the_identity_names_what_changes_answers() -> None:
     [
         ({"base_url": "127.0.0.1:8000"}, "must be an http or https URL such as .*; got '127.0.0.1:8000'"),
         ({"base_url": "http://me:secret@host/v1"}, "must hold no user and password"),
+        ({"base_url": "http://me:secret/v1"}, r"with a port in 1..65535"),
+        ({"base_url": "http://127.0.0.1:99999/v1"}, r"with a port in 1..65535"),
+        ({"base_url": "http://[::1]:0/v1"}, r"with a port in 1..65535"),
+        ({"base_url": "http://127.0.0.1/v1\n"}, "must be printable"),
         (
             {"extra_body": {"seed": 1, "top_p": 1, "model": "x"}},
             "setting or argument of its own; got model, seed",
@@ -387,3 +391,10 @@ def test_a_missing_package_is_told_when_it_is_needed(monkeypatch: pytest.MonkeyP
         MissingDependency, match=r"`openai` must be installed for asking an endpoint; .*persona\[llm\]"
     ):
         EndpointChat(EndpointSettings(base_url="http://127.0.0.1/v1", model="m"))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1]:8000/v1", "http://[::1]/v1", "https://host:443", "http://host"]
+)
+def test_addresses_with_and_without_a_port_are_taken(url: str) -> None:
+    assert EndpointSettings(base_url=url, model="m").base_url == url

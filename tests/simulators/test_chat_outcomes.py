@@ -23,7 +23,9 @@ def test_an_answer_is_read_with_its_tokens() -> None:
     assert read_answer(body({"content": "cut o"}, "length")).kind is Kind.ANSWER
 
 
-@pytest.mark.parametrize("usage", [None, [], "many", {"prompt_tokens": None}, {"prompt_tokens": -3}])
+@pytest.mark.parametrize(
+    "usage", [None, [], "many", {"prompt_tokens": None}, {"prompt_tokens": -3}, {"prompt_tokens": 10**30}]
+)
 def test_tokens_that_the_server_does_not_tell_are_zero(usage: object) -> None:
     assert read_answer(body({"content": "Hi"}, usage=usage)) == Outcome(Kind.ANSWER, "Hi")
 
@@ -31,6 +33,9 @@ def test_tokens_that_the_server_does_not_tell_are_zero(usage: object) -> None:
 def test_half_a_character_becomes_a_mark_that_can_be_stored() -> None:
     cut = b'{"choices": [{"message": {"content": "so \\ud83d"}}]}'
     assert read_answer(cut).text == "so ?"
+    declined = b'{"choices": [{"message": {"content": null, "refusal": "no \\ud83d"}}]}'
+    assert read_answer(declined).text == "the model declined (no ?)"
+    assert read_refusal(403, {}, '{"error": "no \\ud83d"}').text == "it answered 403 (no ?)"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -123,6 +124,35 @@ def test_refuses_damage_other_runs_company_and_gaps(whole: Path, tmp_path: Path)
     (tmp_path / "c").write_text("a file")
     with pytest.raises(DialogueStoreError, match=r"must go to a folder that can be written.*File exists"):
         DialogueStore(tmp_path / "c")
+    (tmp_path / "d" / IDENTITY).mkdir(parents=True)
+    with pytest.raises(DialogueStoreError, match=r"d' gave: Is a directory\. Put that right"):
+        DialogueStore(tmp_path / "d")
+    (tmp_path / "a" / IDENTITY).write_bytes(b"\xff")
+    with pytest.raises(DialogueStoreError, match=r"run\.json there is damaged"):
+        DialogueStore(tmp_path / "a")
+
+
+def test_a_full_disk_is_told_and_loses_nothing_that_was_there(tmp_path: Path) -> None:
+    talks = [
+        Dialogue(user, stop=StopReason.MODEL_FAILED, opening=Utterance("", "", "x" * 3000))
+        for user in range(9)
+    ]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with DialogueStore(tmp_path) as store:
+        store.add(talks[:2], seed=0)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, before[1]))
+        try:
+            with pytest.raises(DialogueStoreError, match=r"gave: File too large.*finished before is kept"):
+                store.add(talks[2:], seed=0)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+            with pytest.raises(DialogueStoreError, match=r"gave: .*File too large"):
+                store.write_table([0, 1], seed=0)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with DialogueStore(tmp_path) as store:
+        assert list(store.read([0, 1], seed=0)) == talks[:2]
+        store.add(talks, seed=0)
+        assert list(store.read(range(9), seed=0)) == talks
 
 
 @pytest.mark.integration

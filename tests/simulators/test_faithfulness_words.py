@@ -232,8 +232,8 @@ def test_transcripts_keep_levels_stars_and_facts() -> None:
         ({"user_id": 1}, "must have `turns`.*got user_id"),
         ({}, "got nothing"),
         ({"user_id": 1, "messages": [{"role": "bot", "content": "x"}]}, "got 'bot'"),
-        ({"user_id": 1, "messages": [{"role": "user"}]}, "'content' is missing"),
-        ({"messages": []}, "'user' is missing"),
+        ({"user_id": 1, "messages": [{"role": "user"}]}, "got no 'content'"),
+        ({"messages": []}, "got no 'user'"),
         ({"user_id": 1, "messages": [], "stop": "bored"}, "got 'bored'"),
         (
             {"user_id": 1, "messages": [{"role": "agent", "content": "x", "level": 9}]},
@@ -241,12 +241,24 @@ def test_transcripts_keep_levels_stars_and_facts() -> None:
         ),
         ({"user_id": 1, "messages": [{"role": "agent", "content": "x", "level": 1.5}]}, "whole numbers; got 1.5"),
         ({"user_id": 1, "messages": [{"role": "agent", "content": "x", "level": "much"}]}, "another type"),
+        (
+            {"user_id": 1, "messages": [{"role": "agent", "content": "x", "satisfaction": float("nan")}]},
+            "must be finite; got nan",
+        ),
+        ({"user_id": 1, "messages": "hello"}, r"got another type \(string indices"),
         ({"user": 1, "turns": [{"user": "hello"}]}, "as a rollout wrote it"),
     ],
 )  # fmt: skip
 def test_dialogues_that_make_no_sense_are_refused(saved: dict[str, Any], said: str) -> None:
     with pytest.raises(FaithfulnessError, match=said):
         read_dialogue(saved, max_level=4)
+
+
+def test_a_message_without_content_says_nothing_and_one_target_is_one_title() -> None:
+    rows = [{"role": "assistant", "content": None, "title": 1984}]
+    found = read_dialogue({"user_id": 1, "messages": rows, "targets": "Heat"}, max_level=4)
+    assert found.targets == ("Heat",)
+    assert [(message.text, message.title) for message in found.messages] == [("", "1984")]
 
 
 @pytest.mark.skipif(not REDIAL.is_file(), reason="no ReDial in the folder that PERSONA_TEST_DATA names")
