@@ -40,7 +40,15 @@ from simulators.protocols import SimulatedUser
 from simulators.recipes.ecpo import EcpoConfig, train_ecpo
 from simulators.recipes.judged import JudgedTraining
 from simulators.recipes.multi_turn import MultiTurnConfig, train_multi_turn
-from simulators.recipes.rewriting import ChatRewriter, Gate, RewritingConfig, felt_by, judged_by
+from simulators.recipes.rewriting import (
+    ChatRewriter,
+    Gate,
+    Rewriter,
+    RewritingConfig,
+    SteeredRewriter,
+    felt_by,
+    judged_by,
+)
 from simulators.recipes.trajectories import TrajectoryConfig
 from simulators.rehearsal import Outcome, Rehearsal, goodhart_gap
 
@@ -196,7 +204,7 @@ def _train_ecpo(lesson: _Lesson) -> JudgedTraining:
             drop_condition=0.0,
         ),
     )
-    rewriter = None
+    rewriter: Rewriter = SteeredRewriter(agent, config.steer)
     if config.rewriter != _POLICY:
         rewriter = ChatRewriter(lesson.chats.of(config.rewriter), slots=agent.policy.slots)
     return train_ecpo(

@@ -51,6 +51,8 @@ class TrainConfig(ChatFields):
     gate_chat: ChatName = LOCAL
     # Who rewrites: the "policy" itself, steered by what users minded, or a language model, named as `chat`.
     rewriter: ChatName = "policy"
+    # How far the policy is steered away from what was minded when it rewrites, 0 (it draws again) to 1.
+    steer: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     # Passes over a round's pairs or dialogues, how many are in a step (at least 2), and the pull towards the policy
     # before, in 1/nat.

@@ -37,6 +37,7 @@ REFERENCE = "imitation alone"
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     REFERENCE: ("ecpo", ("rounds=0",)),
     "ECPO": ("ecpo", ()),
+    "ECPO, unsteered": ("ecpo", ("steer=0",)),
     "ECPO, threshold 3": ("ecpo", ("threshold=3",)),
     "ECPO without confirmation": ("ecpo", ("confirmation=false",)),
     "ECPO without gate": ("ecpo", ("gate=none",)),
