@@ -15,6 +15,8 @@ the model that planning left. Departures, each with its reason:
 6. Talking and learning may alternate for several rounds; each round's reference is the policy that it began with. Users
    whom training never met judge every round, and the run stops where they are pleased without being served.
 7. A part of the pairs may be others' (`replay`), so that a policy that can do more than talk forgets nothing.
+8. A turn falls short by its satisfaction, which for AILO users is the mean of three scores; the published code reads
+   expression alone, as `AiloConfig.satisfaction_from` can have it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
