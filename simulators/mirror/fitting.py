@@ -110,7 +110,7 @@ def fit_levels(
     position_error = _position_error(state, data) if data.has_positions else np.nan
     effects = {
         "position": Effect(state.choice.position_effect, position_error),
-        "popularity": Effect(state.popularity_effect, _popularity_error(state, data.popularity)),
+        "popularity": Effect(state.popularity_effect, _popularity_error(state, data)),
     }
     share = np.bincount(rows.items, minlength=len(known)) / len(rows.items)
     return LevelModel(
@@ -190,12 +190,31 @@ def _round(state: _State, data: _Data) -> tuple[_State, float]:
     choice = improved_choice(state.choice, rows, found.mean, found.variance, has_positions=data.has_positions)
     predicted = expected_probabilities(choice, found.mean, found.variance, position=rows.positions)
     loss = -np.log(np.take_along_axis(predicted, rows.levels[:, None], axis=1)).mean()
-    popularity = data.popularity
-    effect = float(popularity @ items.mean[:, -1]) / max(float(popularity @ popularity), FLOOR)
-    left = (items.mean[:, -1] - effect * popularity) ** 2 + items.covariance[:, -1, -1]
+    users, items, effect = _explain_items(users, items, features, data.popularity)
+    left = (items.mean[:, -1] - effect * data.popularity) ** 2 + items.covariance[:, -1, -1]
     population = _population(users, features.shape[1])
     gamma = improved_gamma(shown, features, users, items, population) if shown else 0.0
     return _State(choice, users, items, population, effect, float(left.mean() + FLOOR), gamma), float(loss)
+
+
+def _explain_items(
+    users: Gaussians, items: Gaussians, features: Values, popularity: Values
+) -> tuple[Gaussians, Gaussians, float]:
+    """Regress items' effects on popularity and attributes, and hand what attributes explain to all users alike.
+
+    Utilities stay as they are, and the items' prior fits better. Without this step a taste that all users share moves
+    out of the items' effects so slowly that forty rounds leave a third of it there (parameter expansion: Liu, Rubin and
+    Wu 1998, "Parameter expansion to accelerate EM").
+
+    Returns:
+        Users and items after the exchange, and the effect of popularity with attributes held fixed.
+    """
+    design = np.column_stack([popularity, features])
+    found = np.linalg.lstsq(design, items.mean[:, -1], rcond=None)[0]
+    liked, of_item = users.mean.copy(), items.mean.copy()
+    liked[:, : features.shape[1]] += found[1:]
+    of_item[:, -1] -= features @ found[1:]
+    return users._replace(mean=liked), items._replace(mean=of_item), float(found[0])
 
 
 def _item_prior(state: _State, popularity: Values) -> Gaussians:
@@ -242,8 +261,13 @@ def _position_error(state: _State, data: _Data) -> float:
     return float(np.sqrt(covariance[1, 1]))
 
 
-def _popularity_error(state: _State, popularity: Values) -> float:
-    """Standard error of the popularity effect from the items' scores; items are the independent units."""
-    left = state.items.mean[:, -1] - state.popularity_effect * popularity
-    information = ((popularity * left / state.effect_variance) ** 2).sum()
+def _popularity_error(state: _State, data: _Data) -> float:
+    """Standard error of the popularity effect from the items' scores; items are the independent units.
+
+    Popularity counts only as far as attributes, which are fitted beside it, do not foretell it.
+    """
+    shared = np.linalg.lstsq(data.features, data.popularity, rcond=None)[0]
+    own = data.popularity - data.features @ shared
+    left = state.items.mean[:, -1] - state.popularity_effect * data.popularity
+    information = ((own * left / state.effect_variance) ** 2).sum()
     return float(1 / np.sqrt(information)) if information > 0 else np.nan
