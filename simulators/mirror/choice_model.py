@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from persona.artefacts import load_artefact, save_artefact
 from simulators.errors import MirrorError
-from simulators.mirror.level_model import Effect, LevelModel
+from simulators.mirror.effects import Effect
+from simulators.mirror.level_model import LevelModel
 from simulators.mirror.scenes import NONE, ChoiceScenes
 from simulators.mirror.steps import Ints, Values, position_term
 

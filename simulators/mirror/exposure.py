@@ -1,26 +1,33 @@
 """What a user came across says something of taste: people search, click and are shown more of what they like.
 
-An item comes before user u's eyes with probability proportional to pi_i exp(gamma v_ui), where pi_i is the item's share
-of all rows and v_ui = d_u . [x_i, q_i] is the part of its utility in which u differs from the average user. With items
+A slate is either browsed or drawn evenly from all items; which of both is not logged, but its items tell. In a browsed
+one an item comes before user u's eyes with probability proportional to pi_i exp(gamma v_ui), where pi_i is the item's share
+of browsed rows and v_ui = d_u . [x_i, q_i] is the part of its utility in which u differs from the average user. With items
 taken as Gaussian under pi the normaliser is exp(gamma^2 d' V d / 2), so the evidence is quadratic: it is added to that
-of the levels in closed form. `gamma` is learned and is near zero in a log whose slates were drawn at random.
+of the levels in closed form. `gamma` is learned, and so is how many slates are browsed. Left out, or taken as one thing,
+such logs bias the average taste: those who see what few like are those few. Where a log has no positions, every row counts
+as browsed.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
+from scipy.special import expit, logit
 
 from simulators.mirror.beliefs import Evidence, Gaussians
-from simulators.mirror.steps import Rows, Values
+from simulators.mirror.steps import Ints, Rows, Values
+
+LEAST_ROWS = 0.5  # browsed rows that even an item without any counts for
+ROWS_AT_ONCE = 100_000
 
 
 class Shown(NamedTuple):
-    """How often each user met each item.
+    """How often each user met each item by browsing, as far as the slates tell.
 
-    counts: Shape (U, I).
+    counts: Expected browsed rows. Shape (U, I).
     per_user: Shape (U,).
-    share: What part of all rows each item has, in the log that the model was fitted to. Shape (I,).
+    share: What part of browsed rows each item has, in the log that the model was fitted to. Shape (I,).
     """
 
     counts: csr_array
@@ -28,16 +35,77 @@ class Shown(NamedTuple):
     share: Values
 
     @classmethod
-    def of(cls, rows: Rows, n_users: int, n_items: int, share: Values | None = None) -> "Shown":
-        """Count the rows of a log; `share` is its own where None."""
-        ones = np.ones(len(rows.users))
-        counts = csr_array((ones, (rows.users, rows.items)), shape=(n_users, n_items))
-        own = np.bincount(rows.items, minlength=n_items) / max(len(rows.items), 1)
-        return cls(
-            counts,
-            np.bincount(rows.users, minlength=n_users).astype(np.float64),
-            own if share is None else share,
-        )
+    def of(
+        cls, rows: Rows, n_users: int, n_items: int, *, browsed: Values, share: Values | None = None
+    ) -> "Shown":
+        """Count the rows of a log.
+
+        Args:
+            rows: The log.
+            n_users: Number of users U.
+            n_items: Number of items I.
+            browsed: Chance that each row was browsed. Shape (N,).
+            share: As in the class; that of `rows` where None.
+        """
+        counts = csr_array((browsed, (rows.users, rows.items)), shape=(n_users, n_items))
+        own = np.bincount(rows.items, weights=browsed, minlength=n_items) + LEAST_ROWS
+        per_user = np.bincount(rows.users, weights=browsed, minlength=n_users)
+        return cls(counts, per_user, own / own.sum() if share is None else share)
+
+
+def slates_of(rows: Rows) -> Ints | None:
+    """Number of each row's slate, rows being by user, then time; None where the log has no positions. Shape (N,).
+
+    A slate ends where the user changes or the position stops rising.
+    """
+    if not rows.positions.any():
+        return None
+    starts = np.ones(len(rows.users), bool)
+    starts[1:] = (rows.users[1:] != rows.users[:-1]) | (rows.positions[1:] <= rows.positions[:-1])
+    return np.cumsum(starts) - 1
+
+
+def browsed_chances(
+    rows: Rows,
+    slates: Ints,
+    shown: Shown,
+    features: Values,
+    users: Gaussians,
+    items: Gaussians,
+    population: Gaussians,
+    *,
+    gamma: float,
+    share: float,
+) -> Values:
+    """Chance that each row's slate was browsed rather than drawn evenly from all items. Shape (N,).
+
+    Args:
+        rows: The log.
+        slates: See `slates_of`.
+        shown: What is browsed, `share` of it at least.
+        features: Known attributes. Shape (I, F).
+        users: Beliefs about users.
+        items: Beliefs about items.
+        population: The average user.
+        gamma: How strongly taste decides what is met.
+        share: What part of all slates is browsed.
+    """
+    found = _items(shown, features, items)
+    away = (users.mean - population.mean)[:, :-1]
+    doubt = np.einsum("udk,kd->u", users.covariance[:, :-1, :-1], found.spread)
+    norm = 0.5 * gamma**2 * (((away @ found.spread) * away).sum(axis=1) + doubt)
+    liking = np.concatenate(
+        [
+            np.einsum("nd,nd->n", away[rows.users[part]], found.centred[rows.items[part]])
+            for part in _parts(len(rows.users))
+        ]
+    )
+    ratio = np.log(shown.share * len(shown.share))[rows.items] + gamma * liking - norm[rows.users]
+    return np.asarray(expit(np.bincount(slates, weights=ratio) + logit(share))[slates])
+
+
+def _parts(n_rows: int) -> list[slice]:
+    return [slice(start, start + ROWS_AT_ONCE) for start in range(0, n_rows, ROWS_AT_ONCE)]
 
 
 class _Items(NamedTuple):

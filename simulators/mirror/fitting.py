@@ -17,9 +17,19 @@ from scipy.special import logit
 
 from simulators.errors import MirrorError
 from simulators.mirror.beliefs import Gaussians, Grouped, update_items, update_users, utilities
-from simulators.mirror.exposure import Shown, improved_gamma, item_evidence, user_evidence
-from simulators.mirror.level_model import Effect, LevelModel, rows_of_log
+from simulators.mirror.effects import Effect
+from simulators.mirror.exposure import (
+    Shown,
+    browsed_chances,
+    improved_gamma,
+    item_evidence,
+    slates_of,
+    user_evidence,
+)
+from simulators.mirror.level_model import LevelModel, rows_of_log
+from simulators.mirror.popularity import item_popularity, popularity_effect
 from simulators.mirror.steps import (
+    Ints,
     Rows,
     Values,
     expected_probabilities,
@@ -32,6 +42,7 @@ from simulators.world.choice import NestedChoice
 
 FIRST_VARIANCE = 0.1
 FLOOR = 1e-5
+LEAST_SHARE = 1e-3
 
 
 class _Data(NamedTuple):
@@ -41,7 +52,7 @@ class _Data(NamedTuple):
     by_user: Grouped
     by_item: Grouped
     has_positions: bool
-    shown: Shown | None
+    slates: Ints | None
 
 
 class _State(NamedTuple):
@@ -52,6 +63,8 @@ class _State(NamedTuple):
     popularity_effect: float
     effect_variance: float
     gamma: float
+    browsed: float
+    shown: Shown | None
 
 
 def fit_levels(
@@ -100,9 +113,12 @@ def fit_levels(
         Grouped.of(rows.users, known.shape[1] + n_factors + 1),
         Grouped.of(rows.items, n_factors + 1),
         bool(rows.positions.any()),
-        Shown.of(rows, n_users, len(known)) if use_exposure else None,
+        slates_of(rows),
     )
     state = _start(counts, n_users, known, n_factors, np.random.default_rng(seed))
+    if use_exposure:
+        shown = Shown.of(rows, n_users, len(known), browsed=np.ones(len(rows.users)))
+        state = state._replace(shown=shown, browsed=1.0 if data.slates is None else 0.5)
     for iteration in range(iterations):
         state, loss = _round(state, data)
         if report is not None:
@@ -110,27 +126,21 @@ def fit_levels(
     position_error = _position_error(state, data) if data.has_positions else np.nan
     effects = {
         "position": Effect(state.choice.position_effect, position_error),
-        "popularity": Effect(state.popularity_effect, _popularity_error(state, data)),
+        "popularity": _popularity_effect(state, data),
     }
-    share = np.bincount(rows.items, minlength=len(known)) / len(rows.items)
+    share = np.full(len(known), 1 / len(known)) if state.shown is None else state.shown.share
     return LevelModel(
         known,
         data.popularity,
         share,
         state.gamma,
+        state.browsed,
         state.choice,
         state.users,
         state.items,
         state.population,
         effects,
     )
-
-
-def item_popularity(rows: Rows, n_items: int) -> Values:
-    """log(1 + rows) of each item, standardised over the items; zero where all are alike. Shape (I,)."""
-    raw = np.log1p(np.bincount(rows.items, minlength=n_items))
-    found: Values = (raw - raw.mean()) / (raw.std() or 1.0)
-    return found
 
 
 def _start(
@@ -152,12 +162,14 @@ def _start(
         0.0,
         FIRST_VARIANCE,
         0.0,
+        1.0,
+        None,
     )
 
 
 def _round(state: _State, data: _Data) -> tuple[_State, float]:
     """Users, items, choices and populations once over, and the loss after it."""
-    rows, features, shown = data.rows, data.features, data.shown
+    rows, features, shown = data.rows, data.features, state.shown
     found = utilities(rows, features, state.users, state.items, data.by_user)
     pull = expected_pull(state.choice, rows, found.mean, found.variance)
     met = user_evidence(shown, features, state.items, state.population, state.gamma) if shown else None
@@ -193,8 +205,58 @@ def _round(state: _State, data: _Data) -> tuple[_State, float]:
     users, items, effect = _explain_items(users, items, features, data.popularity)
     left = (items.mean[:, -1] - effect * data.popularity) ** 2 + items.covariance[:, -1, -1]
     population = _population(users, features.shape[1])
-    gamma = improved_gamma(shown, features, users, items, population) if shown else 0.0
-    return _State(choice, users, items, population, effect, float(left.mean() + FLOOR), gamma), float(loss)
+    spread = float(left.mean() + FLOOR)
+    state = _State(choice, users, items, population, effect, spread, 0.0, state.browsed, shown)
+    return _improved_exposure(state, data), float(loss)
+
+
+def _improved_exposure(state: _State, data: _Data) -> _State:
+    """How strongly taste decides what is met, and which slates it decided."""
+    shown = state.shown
+    if shown is None:
+        return state
+    state = state._replace(
+        gamma=improved_gamma(shown, data.features, state.users, state.items, state.population)
+    )
+    if data.slates is None:
+        return state
+    chance = _browsed(state, data)
+    shown = Shown.of(data.rows, *shown.counts.shape, browsed=chance)
+    return state._replace(
+        browsed=float(np.clip(chance.mean(), LEAST_SHARE, 1 - LEAST_SHARE)), shown=shown
+    )
+
+
+def _browsed(state: _State, data: _Data) -> Values:
+    """Chance that each row was browsed; 1 where the log cannot tell."""
+    if state.shown is None or data.slates is None:
+        return np.ones(len(data.rows.users))
+    return browsed_chances(
+        data.rows,
+        data.slates,
+        state.shown,
+        data.features,
+        state.users,
+        state.items,
+        state.population,
+        gamma=state.gamma,
+        share=state.browsed,
+    )
+
+
+def _popularity_effect(state: _State, data: _Data) -> Effect:
+    """The effect as evenly drawn slates tell it, where the log has some, else all rows."""
+    can_tell = state.shown is not None and data.slates is not None
+    return popularity_effect(
+        data.rows,
+        utilities(data.rows, data.features, state.users, state.items, data.by_user),
+        state.choice,
+        effects=state.items.mean[:, -1],
+        doubt=state.items.covariance[:, -1, -1],
+        features=data.features,
+        popularity=data.popularity,
+        weights=1 - _browsed(state, data) if can_tell else np.ones(len(data.rows.users)),
+    )
 
 
 def _explain_items(
@@ -259,15 +321,3 @@ def _position_error(state: _State, data: _Data) -> float:
     scores = np.stack([np.bincount(rows.users, weights=w, minlength=n_users) for w in inputs])
     covariance = np.linalg.pinv(scores @ scores.T)
     return float(np.sqrt(covariance[1, 1]))
-
-
-def _popularity_error(state: _State, data: _Data) -> float:
-    """Standard error of the popularity effect from the items' scores; items are the independent units.
-
-    Popularity counts only as far as attributes, which are fitted beside it, do not foretell it.
-    """
-    shared = np.linalg.lstsq(data.features, data.popularity, rcond=None)[0]
-    own = data.popularity - data.features @ shared
-    left = state.items.mean[:, -1] - state.popularity_effect * data.popularity
-    information = ((own * left / state.effect_variance) ** 2).sum()
-    return float(1 / np.sqrt(information)) if information > 0 else np.nan

@@ -8,7 +8,7 @@ average user's, not bold ones.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,8 @@ from persona.artefacts import load_artefact, save_artefact
 from recsys import columns
 from simulators.errors import MirrorError
 from simulators.mirror.beliefs import Gaussians, Grouped, update_users, utilities
-from simulators.mirror.exposure import Shown, user_evidence
+from simulators.mirror.effects import Effect
+from simulators.mirror.exposure import Shown, browsed_chances, slates_of, user_evidence
 from simulators.mirror.steps import Rows, Values, expected_probabilities, expected_pull
 from simulators.world.choice import NestedChoice
 from simulators.world.logs import POSITION
@@ -29,22 +30,6 @@ ROWS_AT_ONCE = 100_000
 FOLD_IN_STEPS = 12
 
 
-class Effect(NamedTuple):
-    """An estimated coefficient.
-
-    value: In logits of the first step for one unit of the covariate.
-    error: Standard error; NaN where the log cannot tell.
-    """
-
-    value: float
-    error: float
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Ends of the 95 % interval."""
-        return self.value - 1.96 * self.error, self.value + 1.96 * self.error
-
-
 @dataclass(frozen=True, eq=False)
 class LevelModel:
     """A population and a catalogue as a log shows them.
@@ -52,20 +37,22 @@ class LevelModel:
     Attributes:
         features: Known attributes of the items less their means. Shape (I, F), float64.
         popularity: Standardised log(1 + rows in the log) of every item. Shape (I,).
-        share: What part of the log's rows each item has. Shape (I,).
+        share: What part of browsed rows each item has. Shape (I,).
         gamma: How strongly taste decides what a user comes across (see `exposure`).
+        browsed: What part of slates taste decides; the others are drawn evenly.
         choice: How a utility becomes a level.
         users: Beliefs about weights over [attributes, factors, 1]. Shapes (U, D), (U, D, D).
         items: Beliefs about [factors, effect]. Shapes (I, R + 1), (I, R + 1, R + 1).
         population: What is believed of a user without rows. Shapes (1, D), (1, D, D).
         effects: `position` (a unit is one of -log(1 + place), on the first step) and `popularity` (a unit is one
-            standard deviation, on utility), with standard errors.
+            standard deviation, on utility, attributes held fixed), with standard errors.
     """
 
     features: Values
     popularity: Values
     share: Values
     gamma: float
+    browsed: float
     choice: NestedChoice
     users: Gaussians
     items: Gaussians
@@ -124,9 +111,9 @@ class LevelModel:
             np.repeat(self.population.covariance, n_users, axis=0),
         )
         grouped = Grouped.of(rows.users, users.mean.shape[1])
-        shown = Shown.of(rows, n_users, len(self.features), self.share)
-        met = user_evidence(shown, self.features, self.items, self.population, self.gamma)
         for _ in range(FOLD_IN_STEPS):
+            shown = self._shown(rows, users)
+            met = user_evidence(shown, self.features, self.items, self.population, self.gamma)
             found = utilities(rows, self.features, users, self.items, grouped)
             pull = expected_pull(self.choice, rows, found.mean, found.variance)
             users = update_users(
@@ -141,6 +128,25 @@ class LevelModel:
             )
         return replace(self, users=users)
 
+    def _shown(self, rows: Rows, users: Gaussians) -> Shown:
+        """What users who are believed to be `users` met by browsing."""
+        chance, slates, size = np.ones(len(rows.users)), slates_of(rows), (len(users.mean), len(self.features))
+        shown = Shown.of(rows, *size, browsed=chance, share=self.share)
+        if slates is None or self.browsed == 1.0:
+            return shown
+        chance = browsed_chances(
+            rows,
+            slates,
+            shown,
+            self.features,
+            users,
+            self.items,
+            self.population,
+            gamma=self.gamma,
+            share=self.browsed,
+        )
+        return Shown.of(rows, *size, browsed=chance, share=self.share)
+
     def save(self, folder: Path, name: str = "level_model") -> None:
         """Write `name`.safetensors and `name`.json into `folder`."""
         arrays = {"features": self.features, "popularity": self.popularity, "share": self.share}
@@ -151,6 +157,7 @@ class LevelModel:
         facts = {
             "position_effect": self.choice.position_effect,
             "gamma": self.gamma,
+            "browsed": self.browsed,
             # JSON has no NaN.
             "effects": {
                 name: [e.value, e.error if np.isfinite(e.error) else None] for name, e in self.effects.items()
@@ -182,6 +189,7 @@ class LevelModel:
             arrays["popularity"],
             arrays["share"],
             facts["gamma"],
+            facts["browsed"],
             choice,
             **parts,
             effects=effects,

@@ -144,7 +144,8 @@ def tilted(gamma: float, seed: int = 0) -> tuple[Shown, np.ndarray, Gaussians, G
     users = Gaussians(np.pad(taste, ((0, 0), (0, 1))), np.zeros((n_users, 4, 4)))
     known = Gaussians(np.pad(factor[:, 2:], ((0, 0), (0, 1))), np.zeros((n_items, 2, 2)))
     population = Gaussians(np.zeros((1, 4)), np.eye(4)[None])
-    return Shown.of(rows, n_users, n_items), factor[:, :2], users, known, population
+    shown = Shown.of(rows, n_users, n_items, browsed=np.ones(len(items)))
+    return shown, factor[:, :2], users, known, population
 
 
 def test_gamma_is_found_and_is_small_where_slates_are_random() -> None:
