@@ -1,12 +1,12 @@
 """What a user came across says something of taste: people search, click and are shown more of what they like.
 
 A slate is either browsed or drawn evenly from all items; which of both is not logged, but its items tell. In a browsed
-one an item comes before user u's eyes with probability proportional to pi_i exp(gamma v_ui), where pi_i is the item's share
-of browsed rows and v_ui = d_u . [x_i, q_i] is the part of its utility in which u differs from the average user. With items
-taken as Gaussian under pi the normaliser is exp(gamma^2 d' V d / 2), so the evidence is quadratic: it is added to that
-of the levels in closed form. `gamma` is learned, and so is how many slates are browsed. Left out, or taken as one thing,
-such logs bias the average taste: those who see what few like are those few. Where a log has no positions, every row counts
-as browsed.
+one an item comes before user u's eyes with probability proportional to pi_i exp(gamma v_ui), where pi_i is the item's
+share of browsed rows and v_ui = d_u . [x_i, q_i] is the part of its utility in which u differs from the average user.
+With items taken as Gaussian under pi the normaliser is exp(gamma^2 d' V d / 2), so the evidence is quadratic: it is
+added to that of the levels in closed form. `gamma` is learned, and so is how many slates are browsed. Left out, or taken
+as one thing, such logs bias the average taste: what few like is met by those few. Where a log has no positions, every
+row counts as browsed.
 """
 
 from typing import NamedTuple

@@ -222,9 +222,7 @@ def _improved_exposure(state: _State, data: _Data) -> _State:
         return state
     chance = _browsed(state, data)
     shown = Shown.of(data.rows, *shown.counts.shape, browsed=chance)
-    return state._replace(
-        browsed=float(np.clip(chance.mean(), LEAST_SHARE, 1 - LEAST_SHARE)), shown=shown
-    )
+    return state._replace(browsed=float(np.clip(chance.mean(), LEAST_SHARE, 1 - LEAST_SHARE)), shown=shown)
 
 
 def _browsed(state: _State, data: _Data) -> Values:

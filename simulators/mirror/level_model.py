@@ -130,7 +130,11 @@ class LevelModel:
 
     def _shown(self, rows: Rows, users: Gaussians) -> Shown:
         """What users who are believed to be `users` met by browsing."""
-        chance, slates, size = np.ones(len(rows.users)), slates_of(rows), (len(users.mean), len(self.features))
+        chance, slates, size = (
+            np.ones(len(rows.users)),
+            slates_of(rows),
+            (len(users.mean), len(self.features)),
+        )
         shown = Shown.of(rows, *size, browsed=chance, share=self.share)
         if slates is None or self.browsed == 1.0:
             return shown

@@ -1,8 +1,8 @@
 """How much better popular items are liked, with their attributes held fixed.
 
-Popularity is what a log shows most readily and what it distorts most: little-known items are met by those who like them,
-so that their effects look too large. Slates drawn evenly are free of this, and show all items equally often, so the
-effect is told by them alone where the log has some (`exposure.browsed_chances`).
+Popularity is what a log shows most readily and what it distorts most: little-known items are met by those who like
+them, so that their effects look too large. Slates drawn evenly are free of this, and show all items equally often, so
+the effect is told by them alone where the log has some (`exposure.browsed_chances`).
 """
 
 import numpy as np
@@ -36,8 +36,8 @@ def popularity_effect(
 ) -> Effect:
     """Slope of items' effects on popularity, in logits of the first step for one standard deviation.
 
-    Items' effects are learned anew from weighted rows, about a line in popularity and attributes, by EM as in `fitting`;
-    what is believed of users and factors stays as it is.
+    Items' effects are learned anew from weighted rows, about a line in popularity and attributes, by EM as in
+    `fitting`; what is believed of users and factors stays as it is.
 
     Args:
         rows: What was observed.
