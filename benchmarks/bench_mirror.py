@@ -3,11 +3,13 @@
 In the film world, where the truth is known, for logs of each number of impressions asked for: log loss of later
 impressions beside the oracle's, and beside that of the same model with the films' hidden qualities given, which no log
 tells better; calibration; the effects of position and popularity beside their intervals; and the order of eight
-recommenders beside the oracle's. With `--movielens` and `--redial`, on real people's later ratings and likes
-(`benchmarks.mirror_real`). Writes `results/mirror/<date>-<commit>.json` with the machine and all figures; a dirty
-checkout writes to `results/local/`.
+recommenders beside the oracle's. With `--movielens`, `--redial` and `--openbandit`, on real people's later ratings,
+likes and clicks (`benchmarks.mirror_real`, `benchmarks.mirror_clicks`). Writes `results/mirror/<date>-<commit>.json`
+with the machine and all figures; a dirty checkout writes to `results/local/`.
 
-    python -m benchmarks.bench_mirror --seeds 3 --movielens path/to/ml-100k --redial path/to/conversations
+    python -m benchmarks.bench_mirror --seeds 3
+    python -m benchmarks.bench_mirror --seeds 0 --movielens path/to/ml-100k --redial path/to/conversations
+        --openbandit path/to/openbandit
 """
 
 import argparse
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
 from benchmarks.mirror_choice import Setting, by_user, fit_best, log_losses, predict, split_by_user
+from benchmarks.mirror_clicks import measure_openbandit
 from benchmarks.mirror_real import measure_movielens, measure_redial
 from benchmarks.recording import record
 from recsys.metrics.calibration import calibration_error
@@ -56,6 +59,8 @@ def main() -> None:
         result["movielens"] = measure_movielens(options.movielens, iterations=options.iterations)
     if options.redial:
         result["redial"] = measure_redial(options.redial, iterations=options.iterations)
+    if options.openbandit:
+        result["openbandit"] = measure_openbandit(options.openbandit, iterations=options.iterations)
     print(json.dumps(result, indent=2))
     print(record("mirror", result))
 
@@ -73,6 +78,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--iterations", type=int, default=40, help="rounds of a fit")
     parser.add_argument("--movielens", type=Path, help="folder of MovieLens 100K")
     parser.add_argument("--redial", type=Path, help="folder with redial_dialogues_valid.jsonl.gz")
+    parser.add_argument("--openbandit", type=Path, help="folder with the logs `random` and `bts`")
     return parser.parse_args()
 
 

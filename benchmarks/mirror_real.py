@@ -3,7 +3,9 @@
 import gzip
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +13,11 @@ from numpy.typing import NDArray
 from scipy.stats import chi2
 
 from benchmarks.mirror_choice import Setting, by_user, fit_best, log_losses, predict, split_by_user, versus
+from benchmarks.mirror_prompt import LIKE_WORDS, prompted_levels
+from persona.policy.language_model import load_language_model
 from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
 from recsys.metrics.calibration import calibration_error
+from recsys.metrics.discrimination import grouped_auc
 from recsys.significance import bootstrap_interval
 from simulators.mirror import (
     ChoiceScenes,
@@ -22,13 +27,17 @@ from simulators.mirror import (
     option_covariates,
     sampled_scenes,
 )
-from simulators.world import item_mean_levels, level_of_stars, read_movielens
+from simulators.types import LEVELS
+from simulators.world import Catalogue, item_mean_levels, level_of_stars, read_movielens
+from simulators.world.catalogue import FILM_COLUMNS
 
 Values = NDArray[np.float64]
 N_OPTIONS = 5
 DECILES = 10
 LIKED_STARS_LEVEL = 3  # four stars
+LEAST_FILMS = 10
 MOST_SCENES = 8000
+PROMPTED_USERS, PROMPTED_ROWS = 400, 4
 
 
 def measure_movielens(folder: Path, *, iterations: int) -> dict[str, object]:
@@ -58,8 +67,46 @@ def measure_movielens(folder: Path, *, iterations: int) -> dict[str, object]:
         },
         "against_item_mean": versus(told, means, later, LIKED_STARS_LEVEL),
         "against_popularity": versus(told, fame, later, LIKED_STARS_LEVEL),
+        "against_prompt": _against_prompt(told, early, later, data.catalogue, LEVELS, LIKED_STARS_LEVEL),
         "ece": [calibration_error(np.clip(told[:, k:].sum(axis=1), 0, 1), reached >= k) for k in range(1, 5)],
-        "choices": _measure_choices(log, early, features, chosen),
+        "choices": _measure_choices(log, early, features, chosen, 5),
+    }
+
+
+def _against_prompt(
+    told: Values,
+    early: pd.DataFrame,
+    later: pd.DataFrame,
+    catalogue: Catalogue,
+    words: Sequence[str],
+    level: int,
+) -> dict[str, object]:
+    """The fitted model against the unfitted persona prompt, on a few later rows of some users drawn evenly."""
+    order = np.random.default_rng(0).permutation(len(later))
+    place = later.iloc[order].groupby(USER).cumcount().sort_index().to_numpy()
+    users = np.random.default_rng(1).permutation(later[USER].unique())[:PROMPTED_USERS]
+    some = np.flatnonzero((place < PROMPTED_ROWS) & later[USER].isin(users).to_numpy())
+    rows = later.iloc[some].reset_index(drop=True)
+    prompted = prompted_levels(load_language_model("nano", device="cpu"), early, rows, catalogue, words)
+    base = np.bincount(early[LEVEL], minlength=len(words)) / len(early)
+    mended = prompted * (base / prompted.mean(axis=0))
+    mended /= mended.sum(axis=1, keepdims=True)
+    happened, users_of = rows[LEVEL].to_numpy() >= level, rows[USER].to_numpy(np.int64)
+    return {
+        "rows": len(rows),
+        "users": int(rows[USER].nunique()),
+        "nll_by_user": {
+            name: float(by_user(log_losses(p, rows), rows).mean())
+            for name, p in (
+                ("model", told[some]),
+                ("prompt", prompted),
+                # Fitted after all, in one number a level: how much of the prompt's loss is its habit of words.
+                ("prompt_with_base_rates", mended),
+            )
+        },
+        "prompt_levels": prompted.mean(axis=0).tolist(),
+        "prompt_auc_within_users": grouped_auc(prompted[:, level:].sum(axis=1), happened, users_of).mean,
+        **versus(told[some], prompted, rows, level),
     }
 
 
@@ -74,22 +121,24 @@ def popularity_levels(log: pd.DataFrame, items: NDArray[np.int64], *, n_items: i
 
 
 def _measure_choices(
-    log: pd.DataFrame, early: pd.DataFrame, features: Values, setting: Setting
+    log: pd.DataFrame, early: pd.DataFrame, features: Values, setting: Setting, n_levels: int
 ) -> dict[str, object]:
-    """Which of five films a user rated next; the choice model's weights come from the last fifth of the early rows.
+    """Which of five films a user came to next; the choice model's weights come from the last fifth of the early rows.
 
-    The others are drawn as often as they were rated early, so that popularity alone tells little.
+    The others are drawn as often as users came to them early, so that popularity alone tells little.
     """
     n_items, n_users = len(features), int(log[USER].max()) + 1
     first, _ = split_by_user(early, 0.8)
     weights = np.bincount(first[ITEM], minlength=n_items).astype(np.float64) + 1.0
     train = _scenes_after(early, first, n_items, weights, seed=1)
     test = _scenes_after(log, early, n_items, weights, seed=2)
-    taste = _taste_of_choices(first, features, n_users, setting)
+    taste = _taste_of_choices(first, features, n_users, n_levels, setting)
     told = option_covariates(taste, train)
     model = fit_choices(*told, train.chosen, train.users, n_users=n_users)
     famous = fit_choices(told[0][..., 3:], told[1], train.chosen, train.users, n_users=n_users)
-    covariates, available = option_covariates(_taste_of_choices(early, features, n_users, setting), test)
+    covariates, available = option_covariates(
+        _taste_of_choices(early, features, n_users, n_levels, setting), test
+    )
     mine = model.probabilities(covariates, available, test.users)
     theirs = famous.probabilities(covariates[..., 3:], available, test.users)
     return {
@@ -101,9 +150,13 @@ def _measure_choices(
     }
 
 
-def _taste_of_choices(log: pd.DataFrame, features: Values, n_users: int, setting: Setting) -> LevelModel:
-    """Taste as what a user comes to rate tells it, and as the ratings themselves do."""
-    return fit_levels(log, features, n_users=n_users, iterations=20, seed=0, **setting._asdict())
+def _taste_of_choices(
+    log: pd.DataFrame, features: Values, n_users: int, n_levels: int, setting: Setting
+) -> LevelModel:
+    """Taste as what a user came to tells it, and as the levels themselves do."""
+    return fit_levels(
+        log, features, n_users=n_users, n_levels=n_levels, iterations=20, seed=0, **setting._asdict()
+    )
 
 
 def _scenes_after(
@@ -149,7 +202,8 @@ def slot_accuracy(probabilities: Values, chosen: NDArray[np.int64]) -> dict[str,
 
 def measure_redial(folder: Path, *, iterations: int) -> dict[str, object]:
     """Which films of their last dialogues seekers liked, from earlier ones; seekers of one dialogue are strangers."""
-    log, features, n_users = _read_likes(folder)
+    log, catalogue, n_users = _read_likes(folder)
+    features = catalogue.features.astype(np.float64)
     early, later = _split_by_dialogue(log)
     model, chosen, tried = fit_best(
         early,
@@ -172,12 +226,14 @@ def measure_redial(folder: Path, *, iterations: int) -> dict[str, object]:
         },
         "against_item_mean": versus(told, means, later, 1),
         "against_popularity": versus(told, fame, later, 1),
+        "against_prompt": _against_prompt(told, early, later, catalogue, LIKE_WORDS, 1),
         "ece": calibration_error(told[:, 1], later[LEVEL].to_numpy() == 1),
+        "choices": _measure_choices(log, early, features, Setting(0, True), 2),
     }
 
 
-def _read_likes(folder: Path) -> tuple[pd.DataFrame, Values, int]:
-    """Likes by seeker and dialogue, genres of the films, and the number of seekers."""
+def _read_likes(folder: Path) -> tuple[pd.DataFrame, Catalogue, int]:
+    """Likes by seeker and dialogue, the films, and the number of seekers."""
     with gzip.open(folder / "redial_dialogues_valid.jsonl.gz", "rt", encoding="utf-8") as lines:
         dialogues = [json.loads(line) for line in lines]
     with gzip.open(folder / "redial_films.json.gz", "rt", encoding="utf-8") as file:
@@ -195,10 +251,20 @@ def _read_likes(folder: Path) -> tuple[pd.DataFrame, Values, int]:
     table[USER] = pd.factorize(table[USER], sort=True)[0]
     codes, names = pd.factorize(table[ITEM], sort=True)
     table[ITEM] = codes
-    common = Counter(genre for name in names for genre in films[name]["genre"])
-    genres = sorted(genre for genre, count in common.items() if count >= 10)
-    features = np.array([[genre in films[name]["genre"] for genre in genres] for name in names], np.float64)
-    return table, features, int(table[USER].max()) + 1
+    return table, _catalogue_of([films[name] for name in names]), int(table[USER].max()) + 1
+
+
+def _catalogue_of(films: Sequence[dict[str, Any]]) -> Catalogue:
+    """ReDial's films by title and genres; genres of fewer than ten films are left out."""
+    common = Counter(genre for film in films for genre in film["genre"])
+    genres = sorted(genre for genre, count in common.items() if count >= LEAST_FILMS)
+    table = pd.DataFrame(index=range(len(films)), columns=list(FILM_COLUMNS))
+    table["item_id"] = [str(row) for row in range(len(films))]
+    table["title"] = [film["name"] for film in films]
+    table["genres"] = [tuple(genre for genre in film["genre"] if genre in genres) for film in films]
+    table["cast"] = [()] * len(films)
+    table[["year", "length"]] = table[["year", "length"]].astype("Int64")
+    return Catalogue.of_films(table, genres)
 
 
 def _split_by_dialogue(log: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
