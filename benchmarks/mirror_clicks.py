@@ -1,8 +1,8 @@
 """The fitted choice model on real impressions with real positions: clicks of the Open Bandit Dataset.
 
-The files at hand hold 10,000 impressions a policy, drawn from the whole log: hardly any slate has more than one row of
-its own left, so there are no scenes to choose within, only clicks at places. People are not named either; those with the
-same features count as one.
+The published sample holds 10,000 impressions a policy, drawn from the whole log: hardly any slate has more than one row
+left, so there are no scenes to choose within, only clicks at places. People are not named either; those with the same
+features count as one.
 """
 
 from pathlib import Path

@@ -13,6 +13,7 @@ from simulators.mirror.steps import Rows, Values, expected_pull
 from simulators.world.choice import NestedChoice
 
 ROUNDS = 20
+FIRST_VARIANCE = 0.1
 FLOOR = 1e-5
 
 
@@ -55,7 +56,7 @@ def popularity_effect(
     n_items = len(popularity)
     design = np.column_stack([popularity, features, np.ones(n_items)])
     apart = believed.mean - effects[rows.items], np.maximum(believed.variance - doubt[rows.items], 0.0)
-    line, spread = np.zeros(n_items), max(float(effects.var()), FLOOR)
+    line, spread = np.zeros(n_items), float(effects.var()) + FIRST_VARIANCE
     value = 0.0
     for _ in range(ROUNDS):
         pull = expected_pull(choice, rows, apart[0] + effects[rows.items], apart[1] + doubt[rows.items])

@@ -79,6 +79,12 @@ def test_position_and_popularity_lie_in_their_intervals(model: LevelModel) -> No
     assert Effect(1.0, 0.5).interval == pytest.approx((0.02, 1.98))
 
 
+def test_what_all_users_like_does_not_stay_in_the_items_effects(planted: Planted) -> None:
+    few, many = (planted.fit(iterations=n).population.mean[0, :3] for n in (8, 60))
+    np.testing.assert_allclose(many, [0.5, 0.0, -0.3], atol=0.15)
+    np.testing.assert_allclose(few, many, atol=0.1)
+
+
 def test_probabilities_are_calibrated_on_rows_not_seen() -> None:
     planted = Planted(per_user=60)
     late = planted.log.groupby("user_id").cumcount() >= 40

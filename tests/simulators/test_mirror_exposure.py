@@ -1,0 +1,113 @@
+"""Which slates were browsed, and what evenly drawn ones tell of popularity."""
+
+import numpy as np
+import pytest
+from scipy.special import expit, logit
+
+from simulators.mirror import fit_levels
+from simulators.mirror.beliefs import Gaussians, Utilities
+from simulators.mirror.exposure import Shown, browsed_chances, slates_of
+from simulators.mirror.popularity import item_popularity, popularity_effect
+from simulators.mirror.steps import Rows
+from simulators.world import NestedChoice, build_film_world
+
+GAMMA = 0.8
+
+
+def rows_of(users: np.ndarray, items: np.ndarray, positions: np.ndarray) -> Rows:
+    return Rows(users, items, np.zeros_like(items), positions)
+
+
+def test_a_slate_ends_where_the_user_changes_or_places_stop_rising() -> None:
+    rows = rows_of(np.array([0, 0, 0, 0, 1, 1]), np.arange(6), np.array([0, 1, 0, 3, 4, 4]))
+    found = slates_of(rows)
+    assert found is not None and found.tolist() == [0, 0, 1, 1, 2, 3]
+    assert slates_of(rows_of(np.zeros(3, int), np.arange(3), np.zeros(3, int))) is None
+
+
+def test_the_chance_of_browsing_is_that_of_the_two_sources() -> None:
+    rng = np.random.default_rng(0)
+    taste, attributes, share = rng.normal(size=2), rng.normal(size=(5, 2)), rng.dirichlet(np.ones(5))
+    rows = rows_of(np.zeros(3, int), np.array([0, 3, 1]), np.array([0, 1, 0]))
+    shown = Shown.of(rows, 1, 5, browsed=np.ones(3), share=share)
+    users = Gaussians(np.append(taste, 0.0)[None], np.zeros((1, 3, 3)))
+    items, population = (
+        Gaussians(np.zeros((5, 1)), np.zeros((5, 1, 1))),
+        Gaussians(np.zeros((1, 3)), np.eye(3)[None]),
+    )
+    about = attributes, users, items, population
+    found = browsed_chances(rows, np.array([0, 0, 1]), shown, *about, gamma=GAMMA, share=0.3)
+    liking = GAMMA * (attributes - share @ attributes) @ taste
+    # The normaliser of a Gaussian: half the variance of what is in the exponent.
+    ratio = np.log(5 * share) + liking - 0.5 * share @ liking**2
+    first, second = expit(ratio[0] + ratio[3] + logit(0.3)), expit(ratio[1] + logit(0.3))
+    np.testing.assert_allclose(found, [first, first, second])
+
+
+@pytest.mark.integration
+def test_browsed_slates_and_the_pull_of_taste_are_found_in_a_world() -> None:
+    world = build_film_world(200, 300, seed=1, impressions_per_user=60)
+    model = fit_levels(world.log, world.catalogue.features, n_users=300, n_factors=0, iterations=12, seed=0)
+    assert 0.35 < model.browsed < 0.65
+    assert 0.15 < model.gamma < 0.8
+    even = world.log[["item_id", "user_id", "level", "position"]].copy()
+    even["item_id"] = (
+        np.random.default_rng(0).permuted(np.tile(np.arange(200), (300, 1)), axis=1)[:, :60].ravel()
+    )
+    drawn = fit_levels(even, world.catalogue.features, n_users=300, n_factors=0, iterations=12, seed=0)
+    assert drawn.gamma * drawn.browsed < 0.1 * model.gamma * model.browsed + 0.02
+
+
+class Reactions:
+    """Films of one liking for all users; a biased half of the rows makes unpopular ones look well liked."""
+
+    def __init__(self, *, effect: float, seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        n_items, n_rows = 150, 18_000
+        self.choice = NestedChoice(np.array([1.0]), np.array([1.0]))
+        self.items = np.concatenate([np.arange(n_items), rng.integers(n_items, size=n_rows - n_items)])
+        self.popularity = rng.normal(size=n_items)
+        self.popularity -= self.popularity.mean()
+        self.features = rng.normal(size=(n_items, 2)) + self.popularity[:, None]
+        self.features -= self.features.mean(axis=0)
+        own = (
+            effect * self.popularity + self.features @ np.array([0.4, -0.6]) + 0.4 * rng.normal(size=n_items)
+        )
+        self.is_biased = rng.random(n_rows) < 0.5
+        utility = own[self.items] - 0.6 * self.is_biased * self.popularity[self.items]
+        self.levels = self.choice.sample(utility, rng.random(n_rows))
+
+    def measure(self, weights: np.ndarray) -> tuple[float, float]:
+        zero = np.zeros(len(self.items))
+        rows = Rows(np.zeros(len(self.items), int), self.items, self.levels, np.zeros(len(self.items), int))
+        return popularity_effect(
+            rows,
+            Utilities(zero, zero, np.zeros((len(zero), 0))),
+            self.choice,
+            effects=np.zeros(len(self.popularity)),
+            doubt=np.zeros(len(self.popularity)),
+            features=self.features,
+            popularity=self.popularity,
+            weights=weights,
+        )
+
+
+def test_the_effect_of_popularity_is_told_by_the_rows_that_count() -> None:
+    missed = []
+    for seed in range(6):
+        world = Reactions(effect=0.5, seed=seed)
+        value, error = world.measure(1.0 - world.is_biased)
+        assert 0.02 < error < 0.12
+        missed.append((value - 0.5) / error)
+        all_rows, _ = world.measure(np.ones(len(world.items)))
+        assert all_rows < 0.4
+    # Six standard normals: their mean square stays below 3 with a chance of .99.
+    assert np.mean(np.square(missed)) < 3
+
+
+def test_popularity_is_standardised_and_zero_where_all_are_alike() -> None:
+    zero = np.zeros(4, int)
+    found = item_popularity(Rows(zero, np.array([0, 0, 0, 1]), zero, zero), 3)
+    raw = np.log1p([3, 1, 0])
+    np.testing.assert_allclose(found, (raw - raw.mean()) / raw.std())
+    assert not item_popularity(Rows(zero, np.arange(4), zero, zero), 4).any()
