@@ -220,19 +220,10 @@ def _improved_exposure(state: _State, data: _Data) -> _State:
     )
     if data.slates is None:
         return state
-    chance = _browsed(state, data)
-    shown = Shown.of(data.rows, *shown.counts.shape, browsed=chance)
-    return state._replace(browsed=float(np.clip(chance.mean(), LEAST_SHARE, 1 - LEAST_SHARE)), shown=shown)
-
-
-def _browsed(state: _State, data: _Data) -> Values:
-    """Chance that each row was browsed; 1 where the log cannot tell."""
-    if state.shown is None or data.slates is None:
-        return np.ones(len(data.rows.users))
-    return browsed_chances(
+    chance = browsed_chances(
         data.rows,
         data.slates,
-        state.shown,
+        shown,
         data.features,
         state.users,
         state.items,
@@ -240,11 +231,11 @@ def _browsed(state: _State, data: _Data) -> Values:
         gamma=state.gamma,
         share=state.browsed,
     )
+    shown = Shown.of(data.rows, *shown.counts.shape, browsed=chance)
+    return state._replace(browsed=float(np.clip(chance.mean(), LEAST_SHARE, 1 - LEAST_SHARE)), shown=shown)
 
 
 def _popularity_effect(state: _State, data: _Data) -> Effect:
-    """The effect as evenly drawn slates tell it, where the log has some, else all rows."""
-    can_tell = state.shown is not None and data.slates is not None
     return popularity_effect(
         data.rows,
         utilities(data.rows, data.features, state.users, state.items, data.by_user),
@@ -253,7 +244,6 @@ def _popularity_effect(state: _State, data: _Data) -> Effect:
         doubt=state.items.covariance[:, -1, -1],
         features=data.features,
         popularity=data.popularity,
-        weights=1 - _browsed(state, data) if can_tell else np.ones(len(data.rows.users)),
     )
 
 

@@ -1,9 +1,4 @@
-"""How much better popular items are liked, with their attributes held fixed.
-
-Popularity is what a log shows most readily and what it distorts most: little-known items are met by those who like
-them, so that their effects look too large. Slates drawn evenly are free of this, and show all items equally often, so
-the effect is told by them alone where the log has some (`exposure.browsed_chances`).
-"""
+"""How much better popular items are liked, with their attributes held fixed: one number of a fitted model."""
 
 import numpy as np
 
@@ -33,12 +28,13 @@ def popularity_effect(
     doubt: Values,
     features: Values,
     popularity: Values,
-    weights: Values,
 ) -> Effect:
     """Slope of items' effects on popularity, in logits of the first step for one standard deviation.
 
-    Items' effects are learned anew from weighted rows, about a line in popularity and attributes, by EM as in
-    `fitting`; what is believed of users and factors stays as it is.
+    Items' effects are learned anew by EM as in `fitting`, about a bent line in popularity and
+    attributes, since about a straight one little-known items, of which few rows tell, would be drawn to what holds for
+    others. The slope is that of the best straight line through the effects, all items counting alike. What is believed
+    of users and factors stays as it is.
 
     Args:
         rows: What was observed.
@@ -48,25 +44,35 @@ def popularity_effect(
         doubt: Its variance there. Shape (I,).
         features: Attributes less their means. Shape (I, F).
         popularity: See `item_popularity`. Shape (I,).
-        weights: How far each row counts. Shape (N,).
 
     Returns:
-        The slope, its error from the items' scores, as items are the independent units.
+        The slope, and its error from the squares that are left, which need not be alike, with the doubt that is left
+        (White 1980, "A heteroskedasticity-consistent covariance matrix estimator"); items are the independent units.
     """
     n_items = len(popularity)
-    design = np.column_stack([popularity, features, np.ones(n_items)])
+    line_design = np.column_stack([popularity, features, np.ones(n_items)])
+    design = np.column_stack([line_design, _bends(popularity)])
     apart = believed.mean - effects[rows.items], np.maximum(believed.variance - doubt[rows.items], 0.0)
-    line, spread = np.zeros(n_items), float(effects.var()) + FIRST_VARIANCE
-    value = 0.0
+    curve, spread = np.zeros(n_items), float(effects.var()) + FIRST_VARIANCE
     for _ in range(ROUNDS):
         pull = expected_pull(choice, rows, apart[0] + effects[rows.items], apart[1] + doubt[rows.items])
-        slope = np.bincount(rows.items, weights=weights * pull.slope, minlength=n_items)
-        curvature = np.bincount(rows.items, weights=weights * pull.curvature, minlength=n_items)
+        slope = np.bincount(rows.items, weights=pull.slope, minlength=n_items)
+        curvature = np.bincount(rows.items, weights=pull.curvature, minlength=n_items)
         doubt = 1 / (1 / spread + curvature)
-        effects = doubt * (line / spread + slope + curvature * effects)
-        found = np.linalg.lstsq(design, effects, rcond=None)[0]
-        value, line = float(found[0]), design @ found
-        spread = float(((effects - line) ** 2 + doubt).mean()) + FLOOR
-    own = popularity - design[:, 1:] @ np.linalg.lstsq(design[:, 1:], popularity, rcond=None)[0]
-    information = float(((own * (effects - line) / spread) ** 2).sum())
-    return Effect(value, 1 / np.sqrt(information) if information > 0 else np.nan)
+        effects = doubt * (curve / spread + slope + curvature * effects)
+        curve = design @ np.linalg.lstsq(design, effects, rcond=None)[0]
+        spread = float(((effects - curve) ** 2 + doubt).mean()) + FLOOR
+    found = np.linalg.lstsq(line_design, effects, rcond=None)[0]
+    others = line_design[:, 1:]
+    own = popularity - others @ np.linalg.lstsq(others, popularity, rcond=None)[0]
+    away = (effects - line_design @ found) ** 2 + doubt
+    if not own @ own > 0:
+        return Effect(float(found[0]), np.nan)
+    return Effect(float(found[0]), float(np.sqrt(own**2 @ away) / (own @ own)))
+
+
+def _bends(popularity: Values) -> Values:
+    """Hinges that let a line in popularity bend at its quintiles. Shape (I, 4)."""
+    knots = np.quantile(popularity, [0.2, 0.4, 0.6, 0.8])
+    found: Values = np.maximum(popularity[:, None] - knots, 0.0)
+    return found
