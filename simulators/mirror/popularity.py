@@ -7,7 +7,7 @@ from simulators.mirror.effects import Effect
 from simulators.mirror.steps import Rows, Values, expected_pull
 from simulators.world.choice import NestedChoice
 
-ROUNDS = 20
+ROUNDS = 10
 FIRST_VARIANCE = 0.1
 FLOOR = 1e-5
 
@@ -31,10 +31,10 @@ def popularity_effect(
 ) -> Effect:
     """Slope of items' effects on popularity, in logits of the first step for one standard deviation.
 
-    Items' effects are learned anew by EM as in `fitting`, about a bent line in popularity and
-    attributes, since about a straight one little-known items, of which few rows tell, would be drawn to what holds for
-    others. The slope is that of the best straight line through the effects, all items counting alike. What is believed
-    of users and factors stays as it is.
+    Items' effects are learned anew, with Newton steps, about a bent line in popularity and attributes, since about a
+    straight one little-known items, of which few rows tell, would be drawn to what holds for others. The slope is that
+    of the best straight line through the effects, all items counting alike. What is believed of users and factors stays
+    as it is.
 
     Args:
         rows: What was observed.
@@ -53,14 +53,17 @@ def popularity_effect(
     line_design = np.column_stack([popularity, features, np.ones(n_items)])
     design = np.column_stack([line_design, _bends(popularity)])
     apart = believed.mean - effects[rows.items], np.maximum(believed.variance - doubt[rows.items], 0.0)
-    curve, spread = np.zeros(n_items), float(effects.var()) + FIRST_VARIANCE
+    spread = float(effects.var()) + FIRST_VARIANCE
     for _ in range(ROUNDS):
         pull = expected_pull(choice, rows, apart[0] + effects[rows.items], apart[1] + doubt[rows.items])
         slope = np.bincount(rows.items, weights=pull.slope, minlength=n_items)
         curvature = np.bincount(rows.items, weights=pull.curvature, minlength=n_items)
+        # What the rows alone say of an item, weighed by how far it may be off the curve.
+        told, weight = slope + curvature * effects, curvature / (1 + spread * curvature)
+        target = design.T @ (told / (1 + spread * curvature))
+        curve = design @ np.linalg.lstsq(design.T @ (design * weight[:, None]), target, rcond=None)[0]
         doubt = 1 / (1 / spread + curvature)
-        effects = doubt * (curve / spread + slope + curvature * effects)
-        curve = design @ np.linalg.lstsq(design, effects, rcond=None)[0]
+        effects = doubt * (curve / spread + told)
         spread = float(((effects - curve) ** 2 + doubt).mean()) + FLOOR
     found = np.linalg.lstsq(line_design, effects, rcond=None)[0]
     others = line_design[:, 1:]
