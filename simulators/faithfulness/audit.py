@@ -205,7 +205,9 @@ class _Audit:
                 "leaks counts what was seen."
             )
         return {
-            "errors": word_measures.error_part(simulated, real, seed=self.seed),
+            "errors": word_measures.error_part(
+                simulated, real, accept_level=self.accept_level, seed=self.seed
+            ),
             "disclosure": word_measures.disclosure_part(simulated, real, seed=self.seed),
             "diversity": word_measures.diversity_part(simulated, real, seed=self.seed),
         }

@@ -80,14 +80,17 @@ def speaks_as_agent(text: str) -> bool:
     return bool(_AS_AGENT.search(text.casefold().replace("\u2019", "'")))
 
 
-def find_user_errors(dialogue: SpokenDialogue, things: Vocabulary) -> list[UserError]:
+def find_user_errors(
+    dialogue: SpokenDialogue, things: Vocabulary, *, accept_level: int = SUCCESS_LEVEL
+) -> list[UserError]:
     """Every fault of one dialogue's user, by turn.
 
     Args:
         dialogue: What was said and what came of it; rules that need levels or stars are silent where there are none.
         things: What may be wished for, see `simulators.faithfulness.stated`.
+        accept_level: Level from which an item counts as accepted.
     """
-    succeeded = _succeeded(dialogue)
+    succeeded = _succeeded(dialogue, accept_level)
     found = [
         UserError(tag, _severity(tag, succeeded), turn)
         for tag, rule in _RULES.items()
@@ -97,15 +100,15 @@ def find_user_errors(dialogue: SpokenDialogue, things: Vocabulary) -> list[UserE
         UserError(Tag.CONTRADICTION, _severity(Tag.CONTRADICTION, succeeded), statement.turn)
         for statement in contradictions(dialogue, things)
     ]
-    found += _deeds(dialogue)
+    found += _deeds(dialogue, accept_level)
     return sorted(found, key=lambda error: (error.turn, error.tag))
 
 
-def _succeeded(dialogue: SpokenDialogue) -> bool | None:
+def _succeeded(dialogue: SpokenDialogue, accept_level: int) -> bool | None:
     """Whether the agent reached acceptance; None where nothing tells."""
     levels = [reply.level for reply in dialogue.replies if reply.level is not None]
     if levels:
-        return max(levels) >= SUCCESS_LEVEL
+        return max(levels) >= accept_level
     return None if dialogue.stop is None else dialogue.stop is StopReason.ACCEPTED
 
 
@@ -173,18 +176,18 @@ _RULES: dict[Tag, Callable[[SpokenDialogue], Iterable[int]]] = {
 }
 
 
-def _deeds(dialogue: SpokenDialogue) -> list[UserError]:
+def _deeds(dialogue: SpokenDialogue, accept_level: int) -> list[UserError]:
     """Acceptance that words and levels tell differently; which of the two the agent is misled by sets the severity."""
     found = []
     last = max(len(dialogue.said) - 1, 0)
     levels = [reply.level for reply in dialogue.replies if reply.level is not None]
-    if dialogue.stop is StopReason.ACCEPTED and levels and max(levels) < SUCCESS_LEVEL:
+    if dialogue.stop is StopReason.ACCEPTED and levels and max(levels) < accept_level:
         found.append(UserError(Tag.EARLY_STOP, Severity.HELPED, last))
     for turn, reply, text in _answers(dialogue):
         said = text.casefold().replace("\u2019", "'")
         if reply.level == 0 and _SAYS_YES.search(said) and not _SAYS_NO.search(said):
             found.append(UserError(Tag.WORDS_AGAINST_DEED, Severity.HINDERED, turn))
-        elif reply.level is not None and reply.level >= SUCCESS_LEVEL and _SAYS_NO.search(said):
+        elif reply.level is not None and reply.level >= accept_level and _SAYS_NO.search(said):
             found.append(UserError(Tag.WORDS_AGAINST_DEED, Severity.HELPED, turn))
     return found
 

@@ -95,16 +95,20 @@ def diversity_part(simulated: Dialogues, real: Dialogues, *, seed: int) -> Part:
     return {"messages": size} | {name: _halves(np.asarray(pairs), size) for name, pairs in drawn.items()}
 
 
-def error_part(simulated: Dialogues, real: Dialogues, *, seed: int) -> Part:
+def error_part(simulated: Dialogues, real: Dialogues, *, accept_level: int, seed: int) -> Part:
     """Shares of dialogues with a fault of each tag and severity, and a few examples.
 
     Args:
         simulated: Dialogues of simulated users.
         real: Dialogues of real users.
+        accept_level: Level from which an item counts as accepted.
         seed: Draws users.
     """
     things = things_wished(simulated, real)
-    found = [[find_user_errors(dialogue, things) for dialogue in side] for side in (simulated, real)]
+    found = [
+        [find_user_errors(dialogue, things, accept_level=accept_level) for dialogue in side]
+        for side in (simulated, real)
+    ]
     users = [[dialogue.user for dialogue in side] for side in (simulated, real)]
 
     def share(has: Any) -> Part:

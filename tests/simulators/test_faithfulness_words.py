@@ -191,6 +191,7 @@ def test_stops_without_cause() -> None:
     assert tags(told(("Try it.", 1, 1.0, "Bye."), stop="out_of_patience")) == []
     bought = told(("Try it.", 1, 4.0, "Bye."), stop="accepted")
     assert tags(bought) == [(Tag.EARLY_STOP, Severity.HELPED)]
+    assert find_user_errors(bought, THINGS, accept_level=1) == []
 
 
 def test_words_against_deeds() -> None:
