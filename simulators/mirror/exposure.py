@@ -4,8 +4,9 @@ A slate is either browsed or drawn evenly from all items; which of both is not l
 one an item comes before user u's eyes with probability proportional to pi_i exp(gamma v_ui), where pi_i is the item's
 share of browsed rows and v_ui = d_u . [x_i, q_i] is the part of its utility in which u differs from the average user.
 With items taken as Gaussian under pi the normaliser is exp(gamma^2 d' V d / 2), so the evidence is quadratic: it is
-added to that of the levels in closed form. `gamma` is learned, and so is how many slates are browsed. If left out, it
-biases the average taste: what few like is met by those few. Where a log has no positions, every row counts as browsed.
+added to that of the levels in closed form. `gamma` is learned, and so is how many slates are browsed. The average
+user's taste stays biased towards none: what few like is met by those few, of whom not enough is known. Where a log has
+no positions, every row counts as browsed.
 """
 
 from typing import NamedTuple
