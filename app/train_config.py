@@ -49,10 +49,11 @@ class TrainConfig(ChatFields):
     gate: Literal["felt", "judge", "both", "none"] = "felt"
     # The language model that judges at the gate, named as `chat` is.
     gate_chat: ChatName = LOCAL
-    # Who rewrites: the "policy" itself, steered by what users minded, or a language model, named as `chat`.
+    # Who rewrites: the "policy" itself, or a language model, named as `chat`.
     rewriter: ChatName = "policy"
-    # How far the policy is steered away from what was minded when it rewrites, 0 (it draws again) to 1.
-    steer: Annotated[float, Field(ge=0, le=1)] = 1.0
+    # How far the policy is steered away from what was minded when it rewrites, 0 to 1. At 0 it draws again, and only the
+    # gate makes rewrites better, which teaches more.
+    steer: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     # Passes over a round's pairs or dialogues, how many are in a step (at least 2), and the pull towards the policy
     # before, in 1/nat.

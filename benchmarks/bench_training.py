@@ -37,7 +37,7 @@ REFERENCE = "imitation alone"
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     REFERENCE: ("ecpo", ("rounds=0",)),
     "ECPO": ("ecpo", ()),
-    "ECPO, unsteered": ("ecpo", ("steer=0",)),
+    "ECPO, steered": ("ecpo", ("steer=1",)),
     "ECPO, threshold 3": ("ecpo", ("threshold=3",)),
     "ECPO without confirmation": ("ecpo", ("confirmation=false",)),
     "ECPO without gate": ("ecpo", ("gate=none",)),
