@@ -51,8 +51,8 @@ class TrainConfig(ChatFields):
     gate_chat: ChatName = LOCAL
     # Who rewrites: the "policy" itself, or a language model, named as `chat`.
     rewriter: ChatName = "policy"
-    # How far the policy is steered away from what was minded when it rewrites, 0 to 1. At 0 it draws again, and only the
-    # gate makes rewrites better, which teaches more.
+    # How far the policy is steered away from what was minded when it rewrites, 0 to 1. At 0 it draws again, and the
+    # gate alone makes rewrites better, which teaches more.
     steer: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     # Passes over a round's pairs or dialogues, how many are in a step (at least 2), and the pull towards the policy
