@@ -3,7 +3,7 @@
 Starts from a finished `persona run` of the film world. Every arm trains with users learned from the run's log,
 comparisons and rated dialogues. The policy that it leaves talks with the world's own users, whom training never meets,
 several times under luck of its own; all arms meet the same luck. Told are success, satisfaction and true utility, the
-gains over the policy before and over imitation alone, with intervals over users and seeds. Needs about four minutes an
+gains over the policy before and over imitation alone, with intervals over users and seeds. Needs about eight minutes an
 arm and seed on one core; a stopped benchmark goes on where it was. Writes `results/training/<date>-<commit>.json`.
 
     python -m benchmarks.bench_training runs/film-world-seed0 --seeds 0 1 2
