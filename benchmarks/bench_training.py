@@ -1,12 +1,14 @@
 """Does training against learned users help users who are real, as far as the film world knows: recipes and ablations.
 
-Starts from a finished `persona run` of the film world. Every arm trains with users learned from the run's log,
-comparisons and rated dialogues. The policy that it leaves talks with the world's own users, whom training never meets,
-several times under luck of its own; all arms meet the same luck. Told are success, satisfaction and true utility, the
-gains over the policy before and over imitation alone, with intervals over users and seeds. Needs about eight minutes an
-arm and seed on one core; a stopped benchmark goes on where it was. Writes `results/training/<date>-<commit>.json`.
+Starts from finished runs of `persona run`, each the film world of another seed. Every arm trains in every world with
+users learned from the run's log, comparisons and rated dialogues. The policy that it leaves talks with the world's own
+users, whom training never meets, several times under luck of its own; all arms meet the same luck. Told are success,
+satisfaction and true utility, the gains over the policy before and over imitation alone, with intervals over users,
+worlds and seeds. Needs about eight minutes an arm, world and seed on one core; a stopped benchmark goes on where it
+was, and several may share a folder once imitation is done. Writes `results/training/<date>-<commit>.json`.
 
-    python -m benchmarks.bench_training runs/film-world-seed0 --seeds 0 1 2
+    for seed in 1 2 3; do persona run seed=$seed --out runs/film-world-seed$seed; done
+    python -m benchmarks.bench_training runs/film-world-seed1 runs/film-world-seed2 runs/film-world-seed3
 """
 
 import argparse
@@ -53,8 +55,10 @@ Values = NDArray[np.float64]
 def main() -> None:
     """Train every arm on every seed and write one JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run", type=Path, help="folder of a finished run of the film world")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="draws of learners and luck")
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of finished runs of the film world")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[0], help="draws of learners and luck in each run"
+    )
     parser.add_argument(
         "--lucks", type=int, default=6, help="dialogues of each judging user with each policy"
     )
@@ -67,33 +71,53 @@ def main() -> None:
     torch.set_num_threads(1)
     quiet_libraries()
     arms = [REFERENCE, *(name for name in options.arms if name != REFERENCE)]
-    people = _People(options)
-    before = people.judge(None)
-    found = {name: [_train(name, seed, options, people) for seed in options.seeds] for name in arms}
-    table = {name: _compare(rows, before, found[REFERENCE]) for name, rows in found.items()}
+    worlds = [_People(run, options.lucks, options.out / run.name) for run in options.runs]
+    found = {
+        name: [_train(name, seed, options, people) for people in worlds for seed in options.seeds]
+        for name in arms
+    }
+    table = {name: _compare(rows, found[REFERENCE]) for name, rows in found.items()}
     for name, row in table.items():
         print(
             f"{name:<26} "
             + " | ".join(_said(measure, row) for measure in ("success", "satisfaction", "utility"))
         )
-    facts = {"seeds": options.seeds, "lucks": options.lucks, "set": [*SETTINGS, *options.set]}
+    facts = {
+        "runs": [run.name for run in options.runs],
+        "seeds": options.seeds,
+        "lucks": options.lucks,
+        "set": [*SETTINGS, *options.set],
+    }
     print(record("training", {**facts, "arms": table}))
 
 
 class _People:
     """The world's own users whom the run never learned from, to be met under the same luck by every policy."""
 
-    def __init__(self, options: argparse.Namespace) -> None:
-        self._run = open_run(options.run, "choices", "policy")
-        self._guests = invite_unseen(self._run, len(self._run.groups.unseen), seed=0)
-        self._viewers = viewers_of(self._run, self._run.chat)
-        self._lucks = options.lucks
+    def __init__(self, run: Path, lucks: int, out: Path) -> None:
+        self.run, self.out = run, out
+        self._opened = open_run(run, "choices", "policy")
+        self._guests = invite_unseen(self._opened, len(self._opened.groups.unseen), seed=0)
+        self._viewers = viewers_of(self._opened, self._opened.chat)
+        self._lucks = lucks
+        self.before = self.judge(None, out)
 
-    def judge(self, policy: Path | None) -> dict[str, Values]:
-        """How each user fares with a policy, on average over lucks, or with the one that training starts from."""
-        agent = agent_from(self._run, "policy")
+    def judge(self, policy: Path | None, kept: Path) -> dict[str, list[float]]:
+        """How each user fares with a policy, on average over lucks, or with the one that training starts from.
+
+        Kept in a file in the folder `kept`, and read from it where it was.
+        """
+        judged = kept / f"judged-{self._lucks}.json"
+        if not judged.is_file():
+            kept.mkdir(parents=True, exist_ok=True)
+            write_json(judged, {name: values.tolist() for name, values in self._judge(policy).items()})
+        found: dict[str, list[float]] = read_json(judged)
+        return found
+
+    def _judge(self, policy: Path | None) -> dict[str, Values]:
+        agent = agent_from(self._opened, "policy")
         if policy is not None:
-            agent.policy = ConditionedPolicy.load(policy, self._run.language_model)
+            agent.policy = ConditionedPolicy.load(policy, self._opened.language_model)
         guests = self._guests
         outcomes = [
             Rehearsal(
@@ -101,7 +125,7 @@ class _People:
                 guests.users.tolist(),
                 guests.histories,
                 guests.condition,
-                self._run.seed(f"benchmark judges {luck}"),
+                self._opened.seed(f"benchmark judges {luck}"),
             ).run(agent)
             for luck in range(self._lucks)
         ]
@@ -111,35 +135,39 @@ class _People:
 def _train(name: str, seed: int, options: argparse.Namespace, people: _People) -> dict[str, Any]:
     """What one training brought to the people whom it never met."""
     method, changes = ARMS[name]
-    given = [f"run={options.run}", f"seed={seed}", *SETTINGS, *options.set, *changes]
+    given = [f"run={people.run}", f"seed={seed}", *SETTINGS, *options.set, *changes]
     config = load_settings(TrainConfig, None, given)
-    folder = options.out / f"{name.replace(' ', '-').replace(',', '').lower()}-{seed}"
+    folder = people.out / f"{name.replace(' ', '-').replace(',', '').lower()}-{seed}"
     began = time.process_time()
     train(method, config, folder, resume=True, console=Console(quiet=True))
-    stage, judged = folder / "stages" / "train", folder / f"judged-{options.lucks}.json"
-    if not judged.is_file():
-        after = people.judge(stage / "policy")
-        write_json(judged, {measure: values.tolist() for measure, values in after.items()})
+    stage = folder / "stages" / "train"
+    after = people.judge(stage / "policy", folder)
     rounds = read_json(stage / "result.json")["rounds"]
-    print(f"{name}, seed {seed}: {time.process_time() - began:.0f} s; {rounds}", flush=True)
-    return {"after": read_json(judged), "rounds": rounds}
+    print(
+        f"{name}, {people.run.name}, seed {seed}: {time.process_time() - began:.0f} s; {rounds}",
+        flush=True,
+    )
+    return {"before": people.before, "after": after, "rounds": rounds}
 
 
-def _compare(
-    rows: list[dict[str, Any]], before: dict[str, Values], reference: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """Means before and after, the gain, and the gain over the reference, with intervals over users."""
+def _compare(rows: list[dict[str, Any]], reference: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means before and after, the gain, and the gain over the reference, with intervals over users and trainings.
+
+    A column holds a user of each world. Which one is arbitrary, and the interval the same on average for any pairing of
+    independent users.
+    """
     part: dict[str, Any] = {"rounds": [row["rounds"] for row in rows]}
     for measure in MEASURES:
-        after, other = (
-            np.stack([np.asarray(row["after"][measure], np.float64) for row in source])
-            for source in (rows, reference)
+        before, after, other = (
+            np.stack([np.asarray(row[when][measure], np.float64) for row in source])
+            for source, when in ((rows, "before"), (rows, "after"), (reference, "after"))
         )
         part[measure] = {
-            "before": float(before[measure].mean()),
+            "before": float(before.mean()),
             "after": bootstrap_interval(after.mean(0), seed=0).to_report(),
-            "gain": combine_seeds(after - before[measure], seed=0).to_report(),
+            "gain": combine_seeds(after - before, seed=0).to_report(),
             "over_imitation": combine_seeds(after - other, seed=0).to_report(),
+            "over_imitation_each": (after - other).mean(1).tolist(),
         }
     return part
 
