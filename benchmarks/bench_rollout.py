@@ -1,21 +1,27 @@
 """Speed and memory of the simulation engine: sessions without words, dialogues batched and one at a time, memory.
 
 Dialogues are held by the embedded language model on both sides, batched and one by one in turn within one process, so
-that their ratio holds even where the machine is shared; processor time is written beside the clock. Memory is the peak
-of a fresh process for each number of live dialogues, and the line through the peaks. Writes
-`results/rollout/<date>-<commit>.json`; a dirty checkout writes to `results/local/`.
+that their ratio holds even where the machine is shared; processor time is written beside the clock. One by one are held
+every so-many-th of the batch's dialogues, as the first few may be longer or shorter than most, and the two are compared
+by the words written a second. Memory is what a fresh process holds beyond its models, watched while so many dialogues
+are live, and the line through those highest values. Writes `results/rollout/<date>-<commit>.json`; a dirty checkout
+writes to `results/local/`.
 
     python -m benchmarks.bench_rollout --repeats 3
 """
 
 import argparse
+import ctypes
+import gc
 import json
 import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +41,7 @@ from simulators.dialogue_env import grammar_scale
 from simulators.env import FilmSlateVectorEnv, film_world
 from simulators.rollout import rollout
 from simulators.sessions import Sessions
+from simulators.types import Dialogue
 from simulators.users.film_viewers import FilmViewers
 
 FILMS, USERS = 2400, 2000
@@ -54,8 +61,8 @@ def main() -> None:
     """Measure everything and write one JSON file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=3, help="timed repeats of each measurement")
-    parser.add_argument("--batch", type=int, default=256, help="dialogues of a batched rollout")
-    parser.add_argument("--alone", type=int, default=12, help="dialogues held one at a time")
+    parser.add_argument("--batch", type=int, default=1024, help="dialogues of a batched rollout")
+    parser.add_argument("--alone", type=int, default=64, help="dialogues held one at a time")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the model")
     parser.add_argument(
         "--live", type=int, nargs="+", default=[64, 128, 256, 512, 1024], help="live dialogues to weigh"
@@ -112,41 +119,68 @@ def _sessions(repeats: int) -> dict[str, Any]:
 def _dialogues(repeats: int, batch: int, alone: int) -> dict[str, Any]:
     """Dialogues a second, all at once and one at a time."""
     cast = _cast(batch)
-    _hold(cast, list(range(4)))
-    rates: dict[str, dict[str, list[float]]] = {"batched": {}, "alone": {}}
+    everyone = list(range(batch))
+    some = everyone[:: max(1, batch // alone)]
+    _hold(cast, everyone[:4])
+    found: dict[str, dict[str, list[float]]] = {"batched": {}, "alone": {}}
     for _ in range(repeats):
-        for name, work in (
-            ("batched", lambda: _hold(cast, list(range(batch)))),
-            ("alone", lambda: sum(_hold(cast, [user]) for user in range(alone))),
-        ):
-            for clock, values in _rate(work, 1).items():
-                rates[name].setdefault(clock, []).extend(values)
+        for name, groups in (("batched", [everyone]), ("alone", [[user] for user in some])):
+            for measure, value in _pace(cast, groups).items():
+                found[name].setdefault(measure, []).append(value)
+    middle = {
+        name: {measure: statistics.median(values) for measure, values in row.items()}
+        for name, row in found.items()
+    }
     return {
-        **rates,
+        "dialogues": {"batched": len(everyone), "alone": len(some)},
+        **found,
         "speed_up": {
-            clock: statistics.median(rates["batched"][clock]) / statistics.median(rates["alone"][clock])
-            for clock in rates["batched"]
+            clock: middle["batched"][clock] / middle["alone"][clock]
+            for clock in ("tokens_a_second", "tokens_a_processor_second", "dialogues_a_second")
         },
     }
 
 
+def _pace(cast: _Cast, groups: list[list[int]]) -> dict[str, float]:
+    """How fast groups of users hold their dialogues, one group after the other."""
+    wall, processor = time.perf_counter(), time.process_time()
+    held = [dialogue for users in groups for dialogue in _hold(cast, users)]
+    wall, processor = time.perf_counter() - wall, time.process_time() - processor
+    written = sum(_written(cast, dialogue) for dialogue in held)
+    return {
+        "tokens_a_second": written / wall,
+        "tokens_a_processor_second": written / processor,
+        "dialogues_a_second": len(held) / wall,
+        "tokens_a_dialogue": written / len(held),
+    }
+
+
+def _written(cast: _Cast, dialogue: Dialogue) -> int:
+    """Tokens of all that user and agent said, each with the one that ends it."""
+    turns = dialogue.turns
+    said = [words for turn in turns for words in (turn.user, turn.reply)]
+    said += [turn.feedback.utterance for turn in turns[-1:]]
+    encode = cast.agent.policy.language_model.tokenizer.encode
+    return sum(len(encode(words.raw, add_special_tokens=False)) + 1 for words in said)
+
+
 def _memory(live: list[int], threads: int) -> dict[str, Any]:
-    """Peak of the resident memory by number of live dialogues, in fresh processes, and the line through it."""
-    peaks = []
+    """Highest memory beyond the models by number of live dialogues, in fresh processes, and the line through it."""
+    weighed = []
     for count in live:
         command = [
             *(sys.executable, "-m", "benchmarks.bench_rollout"),
             *("--weigh", str(count), "--threads", str(threads)),
         ]
         said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        peaks.append(json.loads(said.splitlines()[-1]))
-    counts, mib = np.asarray(live, float), np.asarray([peak["rise_mib"] for peak in peaks])
+        weighed.append(json.loads(said.splitlines()[-1]))
+    counts, mib = np.asarray(live, float), np.asarray([row["rise_mib"] for row in weighed])
     slope, offset = np.polyfit(counts, mib, 1) if len(live) > 1 else (float("nan"), float("nan"))
     spread = float(((mib - mib.mean()) ** 2).sum())
     rest = float(((mib - slope * counts - offset) ** 2).sum())
     return {
         "live": live,
-        "peaks": peaks,
+        "weighed": weighed,
         "kib_a_dialogue": float(slope) * 1024,
         "offset_mib": float(offset),
         "r_squared": 1 - rest / spread if spread else float("nan"),
@@ -154,12 +188,40 @@ def _memory(live: list[int], threads: int) -> dict[str, Any]:
 
 
 def _weigh(count: int) -> dict[str, float]:
-    """How far the peak rises above the loaded models when `count` dialogues are live; a few replies are enough."""
+    """How far resident memory rises above that of the loaded models while `count` dialogues are live."""
     cast = _cast(count)
     _hold(cast, [0, 1])
-    before = _peak_mib()
+    _give_back()
+    watch = _Watch()
+    watch.start()
     _hold(cast, list(range(count)))
-    return {"before_mib": before, "rise_mib": _peak_mib() - before}
+    watch.done.set()
+    watch.join()
+    return {"before_mib": watch.before, "rise_mib": watch.highest - watch.before}
+
+
+class _Watch(threading.Thread):
+    """Looks at this process's resident memory every few milliseconds and keeps the highest value, in MiB."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.done = threading.Event()
+        self.before = self.highest = _resident_mib()
+
+    def run(self) -> None:
+        while not self.done.wait(0.005):
+            self.highest = max(self.highest, _resident_mib())
+
+
+def _resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def _give_back() -> None:
+    """Return to the system what the set-up has freed, or it would be filled again unseen."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _cast(count: int) -> _Cast:
@@ -174,9 +236,9 @@ def _cast(count: int) -> _Cast:
     return _Cast(agent, viewers, histories, Condition.of_direction(direction, latent_dim=LATENT))
 
 
-def _hold(cast: _Cast, users: list[int]) -> int:
-    """Hold the dialogues of some users in one block; how many there were."""
-    held = rollout(
+def _hold(cast: _Cast, users: list[int]) -> list[Dialogue]:
+    """The dialogues of some users, held in one block."""
+    return rollout(
         users,
         cast.agent,
         cast.viewers,
@@ -185,7 +247,6 @@ def _hold(cast: _Cast, users: list[int]) -> int:
         seed=0,
         block=len(users),
     )
-    return len(held)
 
 
 def _rate(work: Callable[[], int], repeats: int) -> dict[str, list[float]]:
@@ -197,10 +258,6 @@ def _rate(work: Callable[[], int], repeats: int) -> dict[str, list[float]]:
         rates["a_second"].append(done / (time.perf_counter() - wall))
         rates["a_processor_second"].append(done / (time.process_time() - processor))
     return rates
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 if __name__ == "__main__":

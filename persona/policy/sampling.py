@@ -162,7 +162,7 @@ def sample_tokens(
     banned: Sequence[Sequence[int]] | None = None,
     groups: Sequence[int] | None = None,
     on_rows: RowCallback | None = None,
-    batch_size: int = 256,
+    batch_size: int | None = None,
     keep_stop: bool = False,
 ) -> list[list[int]]:
     """Continue every prompt until a stop token or the length limit.
@@ -179,7 +179,8 @@ def sample_tokens(
             sets for them, and are read once. None reads every prompt by itself.
         on_rows: Called with the batch's prompt indexes before its first forward pass and after every change,
             so that state held a row (such as a gate) can follow.
-        batch_size: Most prompts decoded side by side; prompts of like length share a batch.
+        batch_size: Most prompts decoded side by side; prompts of like length share a batch. None takes as many as
+            `rows_at_once` allows for the longest prompt.
         keep_stop: Whether a reply that ended keeps the stop token that ended it.
 
     Returns:
@@ -201,6 +202,8 @@ def sample_tokens(
             f"Every prompt must hold at least one token; got empty ones in rows {empty}. Leave them out."
         )
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    if batch_size is None:
+        batch_size = rows_at_once(model, max(map(len, prompts), default=0) + sampling.max_new_tokens)
     replies: list[list[int]] = [[] for _ in prompts]
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
@@ -286,6 +289,23 @@ def positions_of(mask: Tensor) -> Tensor:
 def batch_tokens(device: torch.device) -> int:
     """Padded tokens to put through the model at once: few on a CPU, whose caches are small; many on a GPU."""
     return 2048 if device.type == "cpu" else 32768
+
+
+def rows_at_once(model: PreTrainedModel, tokens: int) -> int:
+    """Rows of so many tokens whose keys and values fit in half a GiB on a CPU and in four on a GPU, at least 1.
+
+    A step costs the same Python for any number of rows, so a small model wants many; a large one would fill the memory.
+    A model whose configuration does not tell its heads is taken to keep 8 KiB a token.
+    """
+    config: Any = model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", None)
+    layers, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
+    kept = 8192
+    if heads and layers and width:
+        head_size = getattr(config, "head_dim", None) or width // heads
+        kept = 2 * layers * (getattr(config, "num_key_value_heads", None) or heads) * head_size * 4
+    room = 2**29 if model.device.type == "cpu" else 2**32
+    return max(1, room // (kept * max(tokens, 1)))
 
 
 def forward_options(model: nn.Module) -> frozenset[str]:

@@ -1,12 +1,21 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import (
+    DynamicCache,
+    GPT2Config,
+    GPT2LMHeadModel,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+)
 
 from persona.errors import DataError, ShapeError
 from persona.policy import Sampling, sample_tokens
-from persona.policy.sampling import draw_tokens
+from persona.policy.sampling import draw_tokens, rows_at_once
 from tests.helpers.tiny_models import tiny_llama
 
 VOCABULARY = 50
@@ -103,6 +112,16 @@ def test_a_rows_draw_does_not_depend_on_its_batch() -> None:
         for prompt, seed in zip(PROMPTS, SEEDS, strict=True)
     ]
     assert alone == together
+
+
+@pytest.mark.parametrize("build", [llama, gpt2])
+def test_a_batch_keeps_its_keys_and_values_within_half_a_gib(build: object) -> None:
+    model = build()  # type: ignore[operator]
+    cache: Any = DynamicCache(config=model.config)
+    model(torch.tensor([[1]]), past_key_values=cache, use_cache=True)
+    token = sum(kept.nbytes for layer in cache.layers for kept in (layer.keys, layer.values))
+    assert rows_at_once(model, 100) == 2**29 // (100 * token)
+    assert rows_at_once(model, 2**40) == 1
 
 
 def test_a_shorter_limit_cuts_the_same_reply() -> None:
