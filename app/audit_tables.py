@@ -171,6 +171,7 @@ def choices_table(report: Part) -> Table:
         ["nats saved over picking blindly", show(part["nll_saved"], "metric_gain")],
         ["calibration error (ECE, equal mass)", show(part["ece"], "metric")],
         ["chance of accuracies as uneven over places", f"{part['slots']['p_flat']:.3g}"],
+        ["how far one place's accuracy strays by chance", f"{part['slots']['by_chance']:.3f}"],
         ["chance of places as uneven", f"{part['slots']['p_even']:.3g}"],
     ]
     return Table(

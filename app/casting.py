@@ -25,8 +25,8 @@ from app.pipeline.rounds import known_log, load_lessons, viewers_of
 from app.rehearsing import Guests
 from persona.data.comparisons import ComparisonTable
 from simulators.chat.model import ChatModel
+from simulators.errors import MirrorError
 from simulators.mirror import LevelModel, Manners, Wording, fit_levels
-from simulators.mirror.wording import LEAST_TURNS
 from simulators.protocols import SimulatedUser
 from simulators.users.ailo import AiloUsers
 from simulators.users.ailo_types import AiloConfig, Form
@@ -46,7 +46,13 @@ _KNOWS_WORTH = frozenset({"viewers", "learned"})
 
 
 def users_of(
-    run: RunContext, kind: str, guests: Guests, chat: ChatModel, *, personas: str = "observed"
+    run: RunContext,
+    kind: str,
+    guests: Guests,
+    chat: ChatModel,
+    *,
+    personas: str = "observed",
+    ailo_satisfaction: str = "mean",
 ) -> SimulatedUser:
     """The run's simulated users of a kind.
 
@@ -56,6 +62,7 @@ def users_of(
         guests: Who is to talk; only those have personas.
         chat: Speaks for them.
         personas: "observed" or "true", for users who have any.
+        ailo_satisfaction: "mean" or "expression", as `app.chat_config.ChatFields` has it.
 
     Raises:
         ConfigError: True personas are asked for in a world of real films, whose truth nobody knows.
@@ -65,6 +72,11 @@ def users_of(
     if kind == "learned":
         return _learned(run, chat)
     people = (_true_personas if personas == "true" else _observed_personas)(run, guests)
+    if kind in _AILO:
+        settings = AiloConfig(form=_AILO[kind], max_turns=run.config.turns)
+        if ailo_satisfaction == "expression":
+            settings = settings.model_copy(update={"satisfaction_from": ("expression",)})
+        return AiloUsers(people, chat, settings)
     return _WITH_PERSONA[kind](people, chat, run.config.turns)
 
 
@@ -96,11 +108,12 @@ def _learned(run: RunContext, chat: ChatModel) -> MirrorUsers:
 
 
 def _wording(run: RunContext, model: LevelModel, manners: Manners) -> Wording:
-    """As the run's first dialogues with its learners tell; assumed where these are too few, or none."""
+    """As the run's first dialogues with its learners tell; assumed where these are too few, none, or do not tell."""
     dialogues = load_lessons(run, 1).dialogues if run.config.rounds else []
-    if sum(len(dialogue.turns) for dialogue in dialogues) < LEAST_TURNS:
+    try:
+        return Wording.fit(model, manners, dialogues)
+    except MirrorError:
         return Wording()
-    return Wording.fit(model, manners, dialogues)
 
 
 def _observed_personas(run: RunContext, guests: Guests) -> list[Persona]:
@@ -135,10 +148,6 @@ def _true_personas(run: RunContext, guests: Guests) -> list[Persona]:
     return personas_from_truth(truth, catalogue, guests.users.tolist(), targets=guests.targets, seed=seed)
 
 
-def _ailo(people: Sequence[Persona], chat: ChatModel, turns: int, *, form: Form) -> SimulatedUser:
-    return AiloUsers(people, chat, AiloConfig(form=form, max_turns=turns))
-
-
 def _persona_prompt(people: Sequence[Persona], chat: ChatModel, turns: int) -> SimulatedUser:
     return PersonaPromptUsers(people, chat, max_turns=turns)
 
@@ -152,9 +161,8 @@ def _by_rule(people: Sequence[Persona], chat: ChatModel, turns: int, *, rule: Ru
     return RuleUsers(rule, {person.user: wish_of(person) for person in people}, chat, max_turns=turns)
 
 
+_AILO: Mapping[str, Form] = {"ailo": Form.MERGED, "ailo-five-calls": Form.FIVE_CALLS}
 _WITH_PERSONA: Mapping[str, Callable[[Sequence[Persona], ChatModel, int], SimulatedUser]] = {
-    "ailo": partial(_ailo, form=Form.MERGED),
-    "ailo-five-calls": partial(_ailo, form=Form.FIVE_CALLS),
     "persona-prompt": _persona_prompt,
     "target-holding": _target_holding,
     "random": partial(_by_rule, rule=random_rule()),

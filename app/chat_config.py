@@ -1,9 +1,18 @@
 """What simulated users are, and what speaks for them, as fields that `persona simulate` and `persona train` share."""
 
 import re
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 
 from simulators.chat.endpoint_settings import EndpointSettings
 
@@ -23,6 +32,8 @@ LOCAL = "local"
 """Name of the run's own base model as a chat model."""
 
 _ENDPOINT = re.compile(r"(.+?)@(https?://.+)")
+_VARIABLE = "[A-Za-z_][A-Za-z0-9_]{0,63}"
+_KEYED = rf"[A-Za-z0-9.:\[\]-]+={_VARIABLE}"
 
 
 def split_endpoint(name: str) -> tuple[str, str] | None:
@@ -34,6 +45,10 @@ def split_endpoint(name: str) -> tuple[str, str] | None:
     """
     found = _ENDPOINT.fullmatch(name)
     return (found[1], found[2]) if found else None
+
+
+def _host(url: str) -> str:
+    return (urlsplit(url).hostname or "").lower()
 
 
 def _check_name(name: str) -> str:
@@ -69,13 +84,16 @@ class ChatFields(BaseModel):
 
     # Where personas come from: "observed" in the run's log and comparisons, or "true" in the film world alone.
     personas: Literal["observed", "true"] = "observed"
+    # For AILO users, what a turn's satisfaction is: the "mean" of their scores of item, move and expression, or
+    # "expression" alone, which the published ECPO trains on.
+    ailo_satisfaction: Literal["mean", "expression"] = "mean"
     # Speaks for the users: "local" (the run's base model), folder or id of a causal language model, or MODEL@URL.
     chat: ChatName = LOCAL
 
-    # For endpoints: environment variable that holds the key, which every endpoint named here is sent; not given for
-    # servers that ask for none.
+    # For endpoints: environment variable that holds the key. Where several hosts are named, HOST=NAME for each that
+    # asks for one, with commas between, so that no host is sent the key of another. Not given for servers without keys.
     key_variable: Annotated[
-        str | None, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$", exclude=True, repr=False)
+        str | None, Field(pattern=rf"^({_VARIABLE}|{_KEYED}(,{_KEYED})*)$", exclude=True, repr=False)
     ] = None
     # Requests under way at once, at least 1.
     concurrency: Annotated[int, Field(ge=1, exclude=True)] = 16
@@ -88,3 +106,22 @@ class ChatFields(BaseModel):
     max_tokens: Annotated[int | None, Field(ge=0, exclude=True)] = None
     # File that keeps the answers, so that none is paid for twice; `answers.sqlite` in --out if not given.
     answers: Annotated[str | None, Field(min_length=1, exclude=True)] = None
+
+    def key_variable_of(self, url: str) -> str | None:
+        """The environment variable that holds the key of the endpoint at `url`; None where it asks for none."""
+        given = self.key_variable
+        if given is None or "=" not in given:
+            return given
+        keys = {host.lower(): name for host, name in (part.split("=") for part in given.split(","))}
+        return keys.get(_host(url))
+
+    @model_validator(mode="after")
+    def _check_hosts(self) -> Self:
+        named = [split_endpoint(value) for value in self.__dict__.values() if isinstance(value, str)]
+        hosts = sorted({_host(parts[1]) for parts in named if parts})
+        if self.key_variable is not None and "=" not in self.key_variable and len(hosts) > 1:
+            raise ValueError(
+                f"`key_variable` must say whose key it is where several hosts are named; got one for "
+                f"{', '.join(hosts)}. Write key_variable={hosts[0]}=NAME, with commas between those of several hosts."
+            )
+        return self

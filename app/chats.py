@@ -75,7 +75,7 @@ class Chats:
         settings = EndpointSettings(
             model=parts[0],
             base_url=parts[1],
-            api_key_variable=config.key_variable,
+            api_key_variable=config.key_variable_of(parts[1]),
             concurrency=config.concurrency,
             timeout_s=config.timeout_s,
             attempts=config.tries,

@@ -123,7 +123,7 @@ def load_settings(kind: type[Settings], path: Path | None = None, overrides: Seq
 
     Raises:
         ConfigError: The file cannot be read or is not TOML, an override is not `key=value`, a key is unknown,
-            or a value is of the wrong type or out of range, or one that must be given is not.
+            or a value is of the wrong type or out of range or does not fit another, or one that must be given is not.
     """
     values = {} if path is None else _read_toml(path)
     origin = dict.fromkeys(values, f"in {path}")
@@ -139,7 +139,11 @@ def load_settings(kind: type[Settings], path: Path | None = None, overrides: Seq
         raise ConfigError(
             f"`{lacking[0]}` must be given; got nothing. Set it in the file or as {lacking[0]}=VALUE."
         )
-    return kind(**found)
+    try:
+        return kind(**found)
+    except ValidationError as err:
+        # Each fits its field, so they do not fit together; the model says so in a whole sentence.
+        raise ConfigError(_told(err)) from err
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -173,7 +177,10 @@ def _checked(kind: type[BaseModel], key: str, value: object, where: str) -> Any:
     except ValidationError as err:
         # What may hold a secret by mistake is not shown.
         got = repr(value) if field.repr else "something else"
-        told = err.errors()[0]["msg"].removeprefix("Value error, ")
         raise ConfigError(
-            f"`{key}` must fit its field ({told}); got {got} {where}. Change it there."
+            f"`{key}` must fit its field ({_told(err)}); got {got} {where}. Change it there."
         ) from err
+
+
+def _told(err: ValidationError) -> str:
+    return str(err.errors()[0]["msg"]).removeprefix("Value error, ")

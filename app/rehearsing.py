@@ -91,14 +91,18 @@ def invite_unseen(run: RunContext, count: int, *, seed: int) -> Guests:
 def with_targets(run: RunContext, guests: Guests, *, seed: int) -> Guests:
     """The same guests, each after one item: of those that the user went deepest with, one by chance.
 
-    The item is taken out of what the agent knows of the user, who would otherwise never be offered it again.
+    The item is taken out of what the agent knows of the user, who would otherwise never be offered it again. What is
+    kept for measuring, real later ratings, gives no target to learners.
 
     Args:
         run: The finished run.
         guests: Who is invited.
         seed: Draws among equals.
     """
-    log = run.world.log if run.world.later is None else pd.concat([run.world.log, run.world.later])
+    logs, later = [run.world.log], run.world.later
+    if later is not None:
+        logs.append(later[~later[USER].isin(run.groups.learners)])
+    log = pd.concat(logs)
     own = log[log[USER].isin(guests.users)]
     luck = keyed_uniforms(seed, own[USER].to_numpy(np.int64), own[ITEM].to_numpy(np.int64), _TARGET)
     deepest = own.assign(luck=luck).sort_values([LEVEL, "luck"]).drop_duplicates(USER, keep="last")

@@ -78,7 +78,14 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
     ):
         # Learning users takes a while, so the folder is looked at first.
         chat = chats.of(config.chat)
-        viewers = users_of(run, config.users, guests, chat, personas=config.personas)
+        viewers = users_of(
+            run,
+            config.users,
+            guests,
+            chat,
+            personas=config.personas,
+            ailo_satisfaction=config.ailo_satisfaction,
+        )
         task = progress.add_task("Users talk with the agent", total=len(users))
         recorded_rollout(
             store,

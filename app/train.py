@@ -35,6 +35,7 @@ from persona.recipes.imitation import ImitationConfig
 from persona.recipes.policy import PolicyConfig, PreferencePairs
 from recsys.significance import paired_difference
 from simulators.agent import Recommender
+from simulators.chat.model import ChatModel
 from simulators.judge import PairwiseJudge
 from simulators.protocols import SimulatedUser
 from simulators.recipes.ecpo import EcpoConfig, train_ecpo
@@ -89,7 +90,7 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
         def work(view: StageView) -> None:
             agent = agent_from(run, config.start, keep_tokens=method != "ecpo")
             with Chats(config, run, out) as chats:
-                users = users_of(run, config.users, learners, chats.of(config.chat), personas=config.personas)
+                users = _cast(run, config, config.users, learners, chats.of(config.chat))
                 judges = _judges(run, config, judging, chats)
                 report = _teller(view)
                 result = METHODS[method](_Lesson(run, config, agent, users, learners, judges, chats, report))
@@ -123,9 +124,15 @@ def _invited(run: RunContext, kind: str, guests: Guests) -> Guests:
     return with_targets(run, guests, seed=run.seed("targets"))
 
 
+def _cast(run: RunContext, config: TrainConfig, kind: str, guests: Guests, chat: ChatModel) -> SimulatedUser:
+    return users_of(
+        run, kind, guests, chat, personas=config.personas, ailo_satisfaction=config.ailo_satisfaction
+    )
+
+
 def _judges(run: RunContext, config: TrainConfig, guests: Guests, chats: Chats) -> Rehearsal:
     chat = chats.of(config.judges_chat)
-    users = users_of(run, config.judges, guests, chat, personas=config.personas)
+    users = _cast(run, config, config.judges, guests, chat)
     return Rehearsal(
         users,
         guests.users.tolist(),

@@ -106,7 +106,9 @@ class EndpointCall:
                 if wait is None:
                     return Completion("", f"{reason}, and asks to wait longer than `longest_wait_s`")
                 await self.sleep(wait)
-        return Completion("", f"{self.settings.attempts} attempts failed, the last because {reason}")
+        tries = self.settings.attempts
+        many = f"{tries} attempts failed, the last" if tries > 1 else "the one attempt failed"
+        return Completion("", f"{many} because {reason}")
 
     async def _ask(self, messages: Sequence[Message], seed: int, held: bool) -> Outcome:
         """One request, if the budget allows it."""

@@ -83,6 +83,8 @@ class SlotAccuracy(NamedTuple):
     top1: Top-1 accuracy there; NaN without scenes. Shape (K,).
     expected: Mean probability of the option taken; NaN without scenes. Shape (K,).
     p_flat: Chance of expected accuracies as uneven if the place made no difference.
+    by_chance: How far the slot that strays most lies from its due, in 95 of 100 cases at most, if the place made no
+        difference; where it is large, few scenes hide a difference that matters.
     p_even: Chance of places as uneven if options had been placed evenly; low where a list never holds the answer in
         some slot, which hands a model accuracy for nothing.
     """
@@ -92,6 +94,7 @@ class SlotAccuracy(NamedTuple):
     top1: Values
     expected: Values
     p_flat: float
+    by_chance: float
     p_even: float
 
 
@@ -222,10 +225,12 @@ def slot_accuracy(scenes: Scenes, *, seed: int, n_permutations: int = PERMUTATIO
     rng = np.random.default_rng(seed)
     uneven, unflat = _unevenness(rows, due), _spread(slots, centred, width)
     as_uneven = as_unflat = 0
-    for _ in range(n_permutations):
+    strayed = np.empty(n_permutations)
+    for n in range(n_permutations):
         dealt = np.empty_like(slots)
         dealt[np.lexsort((rng.random(len(slots)), group))] = slots[by_group]
         as_unflat += _spread(dealt, centred, width) >= unflat - 1e-12
+        strayed[n] = np.nanmax(np.abs(_means(dealt, centred, width)))
         drawn = np.floor(rng.random(len(slots)) * scenes.lengths).astype(np.int64)
         as_uneven += _unevenness(np.bincount(drawn, minlength=width), due) >= uneven - 1e-12
     return SlotAccuracy(
@@ -234,6 +239,7 @@ def slot_accuracy(scenes: Scenes, *, seed: int, n_permutations: int = PERMUTATIO
         _means(slots, hit, width),
         _means(slots, right, width),
         (1 + as_unflat) / (1 + n_permutations),
+        float(np.quantile(strayed, 0.95)),
         (1 + as_uneven) / (1 + n_permutations),
     )
 

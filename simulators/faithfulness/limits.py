@@ -66,6 +66,11 @@ class Limits(BaseModel):
         lt=1,
         description="A model that is right more often in some slots has learned the slot and not the user.",
     )
+    # How far the accuracy of a slot may stray by chance, in shares of choices.
+    slot_noise: float = _share(
+        0.05,
+        "Where a slot's accuracy strays by more than five points anyway, accuracies that look flat show nothing.",
+    )
     # Largest distance of survival curves, in shares of sessions.
     survival_gap: float = _share(
         0.1,

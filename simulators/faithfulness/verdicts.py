@@ -45,6 +45,8 @@ class Check:
             least the limit.
         required: Whether the use cannot be granted without it.
         p_path: Where the chance of such a value lies, where there is one.
+        noise: For "p": where it lies how far chance alone moves what is tested, and the field of `Limits` that it must
+            stay within for a large p to show anything.
     """
 
     path: str
@@ -53,6 +55,7 @@ class Check:
     kind: Literal["most", "around", "above", "order", "p"]
     required: bool = False
     p_path: str | None = None
+    noise: tuple[str, str] | None = None
 
 
 class Criterion(NamedTuple):
@@ -129,7 +132,10 @@ _KNOWS_ITEMS = Check("acceptance.auc", "AUC for what real users accept", "accept
 _POSITION = Check("position.gap", "difference in position bias, in logits", "position_slope", "around")
 _RANKING = Check("ranking.tau", "agreement on the order of policies (tau-b)", "ranking_tau", "order", True)
 _CALIBRATED = Check("choices.ece", "calibration error of choices", "calibration_error", "most")
-_FLAT = Check("choices.slots.p_flat", "chance of accuracies as uneven over slots", "slot_p", "p")
+_FLAT = Check(
+    "choices.slots.p_flat", "chance of accuracies as uneven over slots", "slot_p", "p",
+    noise=("choices.slots.by_chance", "slot_noise"),
+)  # fmt: skip
 _BEHAVIOUR = Check(
     "two_sample.behaviour.auc", "AUC of behaviour, simulated from real", "behaviour_auc", "most", False,
     "two_sample.behaviour.p",
@@ -224,6 +230,9 @@ def _hold(check: Check, report: Mapping[str, Any], limits: Limits) -> Criterion:
     standing = Standing.UNSETTLED
     if ends is not None or check.kind == "p":
         standing = _standing(check.kind, float(value), ends or (float(value), float(value)), limit, p)
+    if standing is Standing.WITHIN and check.noise is not None:
+        moved, most = _find(report, check.noise[0]), float(getattr(limits, check.noise[1]))
+        standing = Standing.WITHIN if moved is not None and moved <= most else Standing.UNSETTLED
     return Criterion(check.words, float(value), ends, limit, check.kind, standing, check.limit)
 
 

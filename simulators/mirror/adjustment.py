@@ -3,7 +3,7 @@
 P(option) is proportional to p(option)^scale * q(option)^weight, where p is the choice model's probability and q that of
 a language model which has told how the user decides. In logits: those of the choice model times `scale`, plus `weight`
 times the log-odds of the words. Both are fitted to scenes that neither model was trained on, so that probabilities are
-calibrated, and words that foretell nothing get no weight at all.
+calibrated, and words that foretell nothing get no weight, but for one time in twenty or so, and then a small one.
 """
 
 from typing import NamedTuple
@@ -19,6 +19,8 @@ Values = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 FOLDS = 5
+CLEAR = 1.645
+"""Standard errors by which words must help: chance alone is further up one time in twenty."""
 
 
 class Adjustment(NamedTuple):
@@ -65,7 +67,7 @@ def fit_adjustment(base: ArrayLike, words: ArrayLike, chosen: ArrayLike, users: 
     """Fit scale and weight by maximum likelihood, and keep them where they are worth it to users left out.
 
     Users are dealt to folds in turn; each fold is foretold by a fit to the others. Unless the mean gain over users is
-    more than its standard error, the choice model is left as it is.
+    more than `CLEAR` standard errors, the choice model is left as it is.
 
     Args:
         base: P(option) of the choice model; an option that a scene lacks has 0. Shape (S, O).
@@ -100,7 +102,7 @@ def fit_adjustment(base: ArrayLike, words: ArrayLike, chosen: ArrayLike, users: 
         gains[out] = _log_likelihood(logs[:, out], took[out], fitted) - logs[0, rows, took][out]
     by_user = np.bincount(owner, weights=gains) / np.bincount(owner)
     gain, error = float(by_user.mean()), float(by_user.std(ddof=1) / np.sqrt(len(names)))
-    if gain <= error:
+    if gain <= CLEAR * error:
         return Adjustment(gain=gain, gain_error=error)
     return _fit(logs, took, owner)._replace(gain=gain, gain_error=error)
 

@@ -5,7 +5,7 @@ and cut at both ends; interest is the log's own choice model with a shift. Both 
 first as an ordinal model with known cut points (McCullagh, 1980, "Regression Models for Ordinal Data").
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,8 @@ from simulators.mirror.steps import Values
 from simulators.types import Dialogue
 
 LEAST_TURNS = 50
+FLAT = 1e-3
+"""Slope of the mean log-likelihood, in nats a unit, below which a fit has converged."""
 FEWEST_STARS, MOST_STARS = 1.0, 5.0
 
 
@@ -54,7 +56,7 @@ class Wording(NamedTuple):
             dialogues: Finished dialogues, rated turn by turn.
 
         Raises:
-            MirrorError: There are fewer turns than `LEAST_TURNS`.
+            MirrorError: There are fewer turns than `LEAST_TURNS`, or no wording is found that fits them best.
         """
         turns = [(dialogue.user, turn) for dialogue in dialogues for turn in dialogue.turns]
         if len(turns) < LEAST_TURNS:
@@ -81,8 +83,8 @@ class Wording(NamedTuple):
 
         assumed = cls()
         first = [assumed.stars, assumed.stars_item, assumed.stars_reply, np.log(assumed.noise)]
-        interest, readiness = minimize(unlikely_levels, [assumed.interest, 0.0]).x.tolist()
-        base, item, reply, log_noise = minimize(unlikely_stars, first).x.tolist()
+        interest, readiness = _likeliest(unlikely_levels, [assumed.interest, 0.0])
+        base, item, reply, log_noise = _likeliest(unlikely_stars, first)
         # A better reply must never please less: users are met again under the same luck.
         return cls(
             max(interest, 0.0), readiness, base, max(item, 0.0), max(reply, 0.0), float(np.exp(log_noise))
@@ -97,6 +99,20 @@ class Wording(NamedTuple):
     def shift(self, worth: Values) -> Values:
         """Logits added to each step of interest. Shape (B,)."""
         return self.interest * worth + self.readiness
+
+
+def _likeliest(unlikely: Callable[[Values], float], first: list[float]) -> list[float]:
+    """Where a mean negative log-likelihood, in nats a turn, is flat and least."""
+    found = minimize(unlikely, first)
+    # Steps may stop short of scipy's own tolerance by rounding alone; what is left of the slope says how far off.
+    if not np.isfinite(found.x).all() or not np.abs(found.jac).max() < FLAT:
+        raise MirrorError(
+            f"Rated turns must tell how much item and words count; the likelihood still rises by "
+            f"{np.abs(found.jac).max():.2g} nats at {np.round(found.x, 2).tolist()}. Hold more dialogues, or keep to "
+            "the assumed wording."
+        )
+    values: list[float] = found.x.tolist()
+    return values
 
 
 def _star_probability(stars: Values, mean: Values, scale: float) -> Values:

@@ -16,7 +16,7 @@ the model that planning left. Departures, each with its reason:
    whom training never met judge every round, and the run stops where they are pleased without being served.
 7. A part of the pairs may be others' (`replay`), so that a policy that can do more than talk forgets nothing.
 8. A turn falls short by its satisfaction, which for AILO users is the mean of three scores; the published code reads
-   expression alone, as `AiloConfig.satisfaction_from` can have it.
+   expression alone, as `AiloConfig.satisfaction_from` can have it (`ailo_satisfaction=expression`).
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Personas that say what users really are: for tests of simulators and judges, never for learners."""
+"""Personas that say what users really are: for judges, tests of simulators, and to see what better ones would bring.
+
+Who trains with them has been told the truth of users, so a report of such a training must say so.
+"""
 
 from collections.abc import Sequence
 

@@ -119,7 +119,7 @@ def test_an_endpoint_that_never_answers_is_told_and_lone_failures_are_marked(
         summary = json.loads(simulate(config, tmp_path / "marked", console=QUIET).read_text())
     failed = summary["stops"]["model_failed"]
     assert 0 < failed < 12 and summary["failures"] == {
-        "1 attempts failed, the last because it answered 500 (this one never works)": failed
+        "the one attempt failed because it answered 500 (this one never works)": failed
     }
 
 
@@ -197,6 +197,18 @@ def test_targets_are_the_deepest_items_and_the_agent_does_not_know_them(finished
 
 
 @pytest.mark.integration
+def test_ailo_users_may_be_satisfied_by_expression_alone(finished: Path) -> None:
+    run = open_run(finished, "choices", "policy")
+    guests = invite_learners(run, 4, seed=0)
+    for told, scores in (
+        ("mean", ("recommendation", "action", "expression")),
+        ("expression", ("expression",)),
+    ):
+        cast: Any = users_of(run, "ailo-five-calls", guests, run.chat, ailo_satisfaction=told)
+        assert cast._config.satisfaction_from == scores
+
+
+@pytest.mark.integration
 def test_true_personas_are_those_of_the_film_world_alone(finished: Path) -> None:
     run = open_run(finished, "choices", "policy")
     guests = invite_learners(run, 8, seed=0)
@@ -216,14 +228,35 @@ def test_true_personas_are_those_of_the_film_world_alone(finished: Path) -> None
         ("chat=http://127.0.0.1/v1", r"`chat` must fit .* MODEL@URL, such as .*; got something else on"),
         ("chat=m@http://me:secret@host/v1", r"must hold no user and password"),
         ("key_variable=sk-secret", r"`key_variable` must fit its field .*pattern.*; got something else on"),
+        (
+            "judges_chat=n@http://two.example/v1",
+            r"whose key it is where several hosts are named; got one for one\.exam",
+        ),
         ("users=robots", r"`users` must fit its field .*'over-agreeable'.*; got 'robots'"),
         ("tries=0", r"`tries` must fit its field .*greater than or equal to 1.*; got '0'"),
     ],
 )
 def test_bad_fields_are_told_without_secrets(setting: str, says: str) -> None:
+    given = ["run=x", setting]
+    if setting.startswith("judges_chat"):
+        given += ["chat=m@http://one.example/v1", "key_variable=K"]
     with pytest.raises(ConfigError, match=says) as told:
-        load_settings(SimulateConfig, None, ["run=x", setting])
+        load_settings(TrainConfig, None, given)
     assert "secret" not in str(told.value)
+
+
+def test_each_host_is_sent_its_own_key() -> None:
+    chats = "chat=m@http://One.example/v1 judges_chat=n@https://two.example:8443/v1".split()
+    for keys, found in (
+        ("one.example=A,two.example=B", ["A", "B"]),
+        ("TWO.example=B", [None, "B"]),
+        ("other.example=C", [None, None]),
+    ):
+        config = load_settings(TrainConfig, None, ["run=x", *chats, f"key_variable={keys}"])
+        urls = ("http://One.example/v1", "https://two.example:8443/v1")
+        assert [config.key_variable_of(url) for url in urls] == found
+    alone = load_settings(TrainConfig, None, ["run=x", chats[0], "key_variable=A"])
+    assert alone.key_variable_of("http://one.example/v1") == "A"
 
 
 def test_what_changes_no_answer_is_not_written_down() -> None:

@@ -1,4 +1,5 @@
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -175,6 +176,20 @@ def test_what_prints_words_of_the_data_gets_a_console_that_keeps_them_plain(
     monkeypatch.setattr(sys.modules[module], "Ask", lambda *told: told, raising=False)
     assert call(*arguments.split()) == (0, "")
     assert type(calls[0][1]["console"]) is PlainConsole
+
+
+def test_a_warning_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work(*_: Any, **__: Any) -> None:
+        warnings.warn("the endpoint refuses\na schema", stacklevel=1)
+
+    planted = ModuleType("app.run")
+    planted.run_pipeline = work  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "app.run", planted)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert CliRunner().invoke(app, ["run"]).stderr == "persona: the endpoint refuses a schema\n"
+    with pytest.warns(UserWarning, match="refuses"):
+        CliRunner().invoke(app, ["--debug", "run"])
 
 
 def test_debug_lets_the_error_through(stand_in: Callable[..., Calls]) -> None:

@@ -162,6 +162,15 @@ def test_each_kind_of_limit(path: str, found: Any, use: str, answer: str, standi
     assert held(path, found, use) == (answer, standing)
 
 
+@pytest.mark.parametrize(
+    ("noise", "standing"), [(0.04, "within"), (0.2, "not settled"), (None, "not settled")]
+)
+def test_flat_accuracies_of_few_scenes_show_nothing(noise: float | None, standing: str) -> None:
+    report = {"choices": {"slots": {"p_flat": 0.6, "by_chance": noise}}}
+    rank = next(verdict for verdict in verdicts(report, Limits()) if verdict.use == RANK)
+    assert next(one.standing for one in rank.criteria if one.name == "slot_p") == standing
+
+
 def test_a_distance_that_chance_explains_is_not_beyond() -> None:
     part = {"ks": measured(0.2, 0.12, 0.3), "p": 0.4}
     reports = [{"levels": part}, {"levels": part | {"p": 0.01}}]

@@ -71,6 +71,9 @@ def test_users_weigh_alike_however_many_scenes_they_have() -> None:
 def test_slots_of_an_honest_model_are_flat_and_even() -> None:
     found = slot_accuracy(scenes_from_frame(film_scenes(300, 2)), seed=0, n_permutations=199)
     assert found.p_flat > 0.05 and found.p_even > 0.05
+    assert 0.005 < found.by_chance < 0.05
+    few = slot_accuracy(scenes_from_frame(film_scenes(10, 2)), seed=0, n_permutations=199)
+    assert few.by_chance > 0.05
     assert found.rows.sum() == 900 and found.due.tolist() == pytest.approx([180.0] * 5)
 
 

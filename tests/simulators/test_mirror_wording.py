@@ -10,6 +10,7 @@ from simulators.chat.model import ScriptedChat
 from simulators.errors import MirrorError
 from simulators.mirror import Manners, Wording, fit_levels
 from simulators.mirror.beliefs import Gaussians
+from simulators.mirror.wording import _likeliest
 from simulators.types import Dialogue, Feedback, StopReason, Turn, Utterance
 from simulators.users.mirror import MirrorUsers
 from simulators.world import build_film_world
@@ -76,3 +77,8 @@ def test_a_better_reply_never_gets_fewer_stars() -> None:
 def test_too_few_turns_are_refused() -> None:
     with pytest.raises(MirrorError, match="at least 50 rated turns; got 0"):
         Wording.fit(MODEL, MANNERS, [])
+
+
+def test_a_likelihood_without_a_best_place_is_refused() -> None:
+    with pytest.raises(MirrorError, match="the likelihood still rises by nan nats"):
+        _likeliest(lambda _: float("nan"), [0.0])
