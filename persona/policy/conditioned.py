@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from persona.errors import ModelError, ShapeError
+from persona.policy.batches import forward_options, pad_left, positions_of
 from persona.policy.checkpoint import read_gate, write_policy
 from persona.policy.gate import GateHooks, RankGate
 from persona.policy.language_model import LanguageModel, TokenRow, add_to_system
-from persona.policy.sampling import Sampling, forward_options, pad_left, positions_of, sample_tokens
+from persona.policy.sampling import Sampling, sample_tokens
 from persona.policy.scoring import next_log_probs, policy_log_probs, policy_mask, score_by_length
 from persona.types import Condition, Conversation
 

@@ -22,7 +22,8 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from persona.errors import DataError, ModelError
-from persona.policy.sampling import Sampling, draw_tokens, forward_options
+from persona.policy.batches import forward_options
+from persona.policy.sampling import Sampling, draw_tokens
 
 
 class Windows(NamedTuple):

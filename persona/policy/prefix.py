@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from persona.policy.batches import forward_options, pad_left, positions_of
 from persona.policy.language_model import TokenRow
-from persona.policy.sampling import forward_options, pad_left, positions_of
 from persona.policy.scoring import pack_left
 
 

@@ -8,18 +8,19 @@ its reply does not depend on who shares the batch (up to floating point).
 Shape letters: N prompts, B rows of one batch, T padded prompt length, V vocabulary.
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from persona.errors import DataError, ShapeError
+from persona.policy.batches import batch_tokens, forward_options, pad_left, positions_of, rows_at_once
+from persona.policy.kept_states import BufferedLayer
 
 KEEP_SHARE = 0.8
 """Rows that have finished leave the batch when at most this share of it is still running."""
@@ -53,75 +54,6 @@ class Sampling:
                 f"{self.max_new_tokens}, {self.temperature} and {self.top_p}. Use temperature=0 for the most "
                 "likely reply."
             )
-
-
-class _BufferedLayer(DynamicLayer):
-    """Keys and values of one layer in a buffer of known size: a step copies one token and not the past.
-
-    Args:
-        rows: Rows of the whole batch.
-        capacity: Most tokens a row.
-    """
-
-    keys: Tensor
-    values: Tensor
-
-    def __init__(self, rows: int, capacity: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.rows, self.capacity = rows, capacity
-        self.first = self.length = 0
-        self.window = slice(0, rows)
-
-    def open_window(self, rows: slice, first: int) -> None:
-        """Let the next prompts fill these rows, from place `first` on; what lies before is padding to all of them."""
-        self.window, self.first, self.length = rows, first, first
-
-    def put(self, keys: Tensor, values: Tensor) -> None:
-        """Begin all rows of the window with the same past, (1, heads, length, head size)."""
-        if not self.is_initialized:
-            self._allocate(keys, values)
-        start, self.length = self.length, self.length + keys.shape[-2]
-        self.keys[self.window, :, start : self.length] = keys
-        self.values[self.window, :, start : self.length] = values
-
-    def open_all(self) -> None:
-        """Let the next tokens go to all rows, behind the prompts."""
-        self.window, self.first = slice(0, self.rows), 0
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Append tokens to the window's rows; returns all that they hold, (B, heads, length, head size)."""
-        if not self.is_initialized:
-            self._allocate(key_states, value_states)
-        start, self.length = self.length, self.length + key_states.shape[-2]
-        keys, values = self.keys[self.window], self.values[self.window]
-        keys[:, :, start : self.length] = key_states
-        values[:, :, start : self.length] = value_states
-        return keys[:, :, self.first : self.length], values[:, :, self.first : self.length]
-
-    def _allocate(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.lazy_initialization(key_states, value_states)
-        self.keys, self.values = (
-            x.new_zeros(self.rows, x.shape[1], self.capacity, x.shape[3], dtype=_kept_dtype(x))
-            for x in (key_states, value_states)
-        )
-
-    def get_seq_length(self) -> int:
-        """Tokens held in the rows of the window."""
-        return self.length - self.first
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows, in this order; the window is then the whole batch."""
-        self.keys, self.values = self.keys[indices], self.values[indices]
-        self.rows = len(indices)
-        self.open_all()
-
-
-def _kept_dtype(states: Tensor) -> torch.dtype:
-    """The format in which attention multiplies: kept wider, the whole past would be converted at every step."""
-    kind = states.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else states.dtype
 
 
 def draw_tokens(logits: Tensor, uniform: Tensor | None, temperature: float, top_p: float) -> Tensor:
@@ -266,53 +198,6 @@ def _uniforms(seeds: Sequence[int], sampling: Sampling) -> Tensor | None:
     return torch.from_numpy(np.stack(draws))
 
 
-def pad_left(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, padded on the left with id 0, which the mask hides.
-
-    Returns:
-        Ids and mask (1 where real), both of shape (B, T), int64, T being the longest row.
-    """
-    longest = max(len(row) for row in rows)
-    ids = np.zeros((len(rows), longest), dtype=np.int64)
-    mask = np.zeros_like(ids)
-    for index, row in enumerate(rows):
-        ids[index, longest - len(row) :] = row
-        mask[index, longest - len(row) :] = 1
-    return torch.from_numpy(ids).to(device), torch.from_numpy(mask).to(device)
-
-
-def positions_of(mask: Tensor) -> Tensor:
-    """Position of every token in its row, 0 for the first real one and where padded; shape as `mask`."""
-    return (mask.cumsum(-1) - 1).clamp(min=0)
-
-
-def batch_tokens(device: torch.device) -> int:
-    """Padded tokens to put through the model at once: few on a CPU, whose caches are small; many on a GPU."""
-    return 2048 if device.type == "cpu" else 32768
-
-
-def rows_at_once(model: PreTrainedModel, tokens: int) -> int:
-    """Rows of so many tokens whose keys and values fit in half a GiB on a CPU and in four on a GPU, at least 1.
-
-    A step costs the same Python for any number of rows, so a small model wants many; a large one would fill the memory.
-    A model whose configuration does not tell its heads is taken to keep 8 KiB a token.
-    """
-    config: Any = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None)
-    layers, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
-    kept = 8192
-    if heads and layers and width:
-        head_size = getattr(config, "head_dim", None) or width // heads
-        kept = 2 * layers * (getattr(config, "num_key_value_heads", None) or heads) * head_size * 4
-    room = 2**29 if model.device.type == "cpu" else 2**32
-    return max(1, room // (kept * max(tokens, 1)))
-
-
-def forward_options(model: nn.Module) -> frozenset[str]:
-    """Arguments of this model's forward pass; not all models take `position_ids` or `logits_to_keep`."""
-    return frozenset(inspect.signature(model.forward).parameters)
-
-
 def _prefill(
     model: PreTrainedModel, prompts: list[Sequence[int]], batch: _Batch, first: Tensor, steps: int
 ) -> tuple[Tensor, DynamicCache, Tensor]:
@@ -332,7 +217,7 @@ def _prefill(
     rows, longest = ids.shape
     parts = [slice(0, rows)]
     if buffered:
-        cache.layers = [_BufferedLayer(rows, shared + longest + steps) for _ in cache.layers]
+        cache.layers = [BufferedLayer(rows, shared + longest + steps) for _ in cache.layers]
         parts = _parts([len(prompt) - shared for prompt in prompts], batch_tokens(model.device))
     full = torch.cat([mask.new_zeros(rows, shared), mask], 1)
     known = forward_options(model)
@@ -340,7 +225,7 @@ def _prefill(
     for part in parts:
         padding = longest - max(len(prompt) - shared for prompt in prompts[part])
         for number, layer in enumerate(cache.layers):
-            if isinstance(layer, _BufferedLayer):
+            if isinstance(layer, BufferedLayer):
                 layer.open_window(part, padding)
                 if begun is not None:
                     layer.put(*begun[number])
@@ -360,7 +245,7 @@ def _prefill(
         )
         logits.append(out.logits[:, -1])
     for layer in cache.layers:
-        if isinstance(layer, _BufferedLayer):
+        if isinstance(layer, BufferedLayer):
             layer.open_all()
     return torch.cat(logits), cache, full
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from persona.policy.batches import batch_tokens, forward_options, pad_left, positions_of
 from persona.policy.language_model import TokenRow
-from persona.policy.sampling import batch_tokens, forward_options, pad_left, positions_of
 
 
 def policy_mask(rows: Sequence[TokenRow], device: torch.device) -> Tensor:

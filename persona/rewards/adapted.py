@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from persona.policy.batches import forward_options, pad_left, positions_of
 from persona.policy.conditioned import ConditionedPolicy
 from persona.policy.language_model import LanguageModel, TokenRow
-from persona.policy.sampling import forward_options, pad_left, positions_of
 from persona.policy.scoring import score_by_length
 from persona.rewards.multi_objective import MultiObjectiveReward
 from persona.types import Conversation

@@ -15,7 +15,8 @@ from transformers import (
 
 from persona.errors import DataError, ShapeError
 from persona.policy import Sampling, sample_tokens
-from persona.policy.sampling import draw_tokens, rows_at_once
+from persona.policy.batches import rows_at_once
+from persona.policy.sampling import draw_tokens
 from tests.helpers.tiny_models import tiny_llama
 
 VOCABULARY = 50
