@@ -7,13 +7,8 @@ OUT/summary.json         how users fared, with intervals
 OUT/answers.sqlite       what endpoints answered, so that a stopped simulation pays for nothing twice
 """
 
-from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -31,15 +26,13 @@ from app.files import write_json
 from app.quiet import quiet_libraries
 from app.rehearsing import agent_from, hash_run, invite_learners, invite_unseen, with_targets
 from app.simulate_config import SimulateConfig
+from app.simulation_summary import read_outcomes, summarise
 from app.trained import open_run
-from recsys.significance import bootstrap_interval
 from simulators.dialogue_store import IDENTITY, LINES, TABLE, DialogueStore, recorded_rollout
-from simulators.rehearsal import Outcome, outcome_of
-from simulators.types import Dialogue, StopReason
+from simulators.rehearsal import Outcome
 
 _SUMMARY = "summary.json"
 _INVITE = {"unseen": invite_unseen, "learners": invite_learners}
-_SHOWN_FAILURES = 3
 
 
 def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
@@ -98,11 +91,10 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
             block=config.block,
             progress=lambda done: progress.update(task, completed=done),
         )
-        dialogues = list(store.read(users, seed=seed))
-    outcome = outcome_of(dialogues, judge_of(run, config.users, viewers), seed=seed)
-    summary = _summarise(dialogues, outcome, seed=config.seed)
+        fared = read_outcomes(store.read(users, seed=seed), judge_of(run, config.users, viewers), seed=seed)
+    summary = summarise(fared, seed=config.seed)
     write_json(out / _SUMMARY, summary)
-    for name in outcome._fields:
+    for name in Outcome._fields:
         ends = summary[name]["ci95"]
         sure = (
             f"95 % interval {ends[0]:.3f} to {ends[1]:.3f}" if ends else "too few dialogues for an interval"
@@ -115,26 +107,6 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
         tokens = f"{spent.prompt_tokens} tokens read, {spent.completion_tokens} written"
         console.print(f"{name}: {spent.requests} requests, {tokens}", markup=False)
     return out / _SUMMARY
-
-
-def _summarise(dialogues: Sequence[Dialogue], outcome: Outcome, *, seed: int) -> dict[str, Any]:
-    """How many dialogues ended how, the commonest reasons of failure if any, and how users fared, with intervals."""
-    stops = [dialogue.stop for dialogue in dialogues]
-    failed = [dialogue.said for dialogue in dialogues if dialogue.stop is StopReason.MODEL_FAILED]
-    reasons = Counter((said and said.failure) or "the agent gave no reply" for said in failed)
-    return {
-        "dialogues": len(dialogues),
-        "stops": {str(reason): stops.count(reason) for reason in StopReason if reason in stops},
-        **({"failures": dict(reasons.most_common(_SHOWN_FAILURES))} if reasons else {}),
-        **{name: _measure(values, seed=seed) for name, values in outcome._asdict().items()},
-    }
-
-
-def _measure(values: NDArray[np.float64], *, seed: int) -> dict[str, Any]:
-    """Mean with its interval over users, which a single user does not have."""
-    if len(values) < 2:
-        return {"value": float(values.mean()), "ci95": None, "n": len(values)}
-    return bootstrap_interval(values, seed=seed).to_report()
 
 
 def _check_folder(out: Path) -> None:
