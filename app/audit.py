@@ -4,19 +4,20 @@ OUT/audit.json     every measure with its interval, verdicts, limits with their 
 OUT/audit.html     the same for people, one file that needs no network
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from app.audit_config import AuditConfig
-from app.audit_data import read_evidence
+from app.audit_data import personas_beside, read_evidence
 from app.audit_html import render_audit
 from app.audit_terminal import print_audit
 from app.errors import StoreError
 from app.files import write_atomically, write_json
 from app.manifest import build_manifest, hash_files
-from simulators.faithfulness import audit_simulator
+from simulators.faithfulness import Evidence, audit_simulator
 
 AUDIT_JSON, AUDIT_HTML = "audit.json", "audit.html"
 
@@ -33,7 +34,7 @@ def audit(config: AuditConfig, out: Path, *, console: Console) -> dict[str, Any]
         What `audit.json` holds.
 
     Raises:
-        FaithfulnessError: A file cannot be read or compared.
+        FaithfulnessError, PersonaError: A file cannot be read or compared.
         StoreError: The folder cannot be written.
     """
     sides = [
@@ -50,13 +51,8 @@ def audit(config: AuditConfig, out: Path, *, console: Console) -> dict[str, Any]
         accept_level=config.accept_level,
         limits=config.limits,
     )
-    hashes = {
-        f"{side}: {name}": value
-        for side, paths in (("simulated", config.simulated), ("real", config.log))
-        for path in paths
-        for name, value in hash_files(Path(path)).items()
-    }
-    report["manifest"] = build_manifest(config, hashes, "cpu")
+    report["notes"] += _note_personas(sides)
+    report["manifest"] = build_manifest(config, _hash_inputs(config), "cpu")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as err:
@@ -68,3 +64,27 @@ def audit(config: AuditConfig, out: Path, *, console: Console) -> dict[str, Any]
     print_audit(console, report)
     console.print(f"Report: {out / AUDIT_HTML}", markup=False, soft_wrap=True)
     return report
+
+
+def _hash_inputs(config: AuditConfig) -> dict[str, str]:
+    """SHA-256 of every file that was read, personas beside dialogues included."""
+    hashes = {}
+    for side, paths in (("simulated", config.simulated), ("real", config.log)):
+        for path in map(Path, paths):
+            for file in (path, personas_beside(path)):
+                for name, value in hash_files(file).items() if file else ():
+                    hashes[f"{side}: {name}"] = value
+    return hashes
+
+
+def _note_personas(sides: Sequence[Evidence]) -> list[str]:
+    """What is to be known where personas were read: real users have none that they could speak against."""
+    notes = []
+    for side, evidence in zip(("simulated", "real"), sides, strict=True):
+        known = sum(bool(d.likes or d.dislikes or d.targets) for d in evidence.dialogues)
+        if known:
+            notes.append(
+                f"In {known} of {len(evidence.dialogues)} {side} dialogues it is known what the user likes or is "
+                "after; there, words against it count as contradictions, and its title as a leak."
+            )
+    return notes

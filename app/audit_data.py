@@ -5,6 +5,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from recsys.columns import LEVEL
+from simulators.dialogue_store import LINES, TABLE
 from simulators.errors import FaithfulnessError
 from simulators.faithfulness import (
     INTERACTION_COLUMNS,
@@ -21,8 +23,9 @@ from simulators.faithfulness import (
     read_dialogue,
     scenes_from_frame,
 )
+from simulators.users.told_personas import PERSONAS, read_told
 
-_LINES = (".jsonl", ".jsonl.gz", ".ndjson")
+_TEXTS = (".jsonl", ".jsonl.gz", ".ndjson")
 _TABLES = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
 _STORED = "dialogue"
 """Column of JSON texts in the table that a recorded rollout leaves."""
@@ -38,8 +41,9 @@ def read_evidence(
     """What one side did, from one file or several of different kinds.
 
     Args:
-        paths: Lines of JSON, Parquet, CSV or TSV. Dialogues have `turns` (as a rollout writes them) or `messages`;
-            predictions have scene_id, user_id, probability and chosen; interactions have user_id, item_id and level.
+        paths: Lines of JSON, Parquet, CSV or TSV. Dialogues have `turns` (as a rollout writes them, with what
+            `personas_beside` them tells of their users) or `messages`; predictions have scene_id, user_id, probability
+            and chosen; interactions have user_id, item_id and level.
         side: "simulated" or "real", for messages.
         max_level: The deepest level.
         columns: Names in the tables, by our names.
@@ -47,6 +51,7 @@ def read_evidence(
     Raises:
         FaithfulnessError: A file cannot be read, holds nothing or nothing known, or two are of one kind; or `columns`
             renames to a name that no table has.
+        PersonaError: The file of personas beside a simulation's dialogues is damaged.
     """
     if unknown := [ours for ours in columns or () if ours not in _TABLE_COLUMNS]:
         raise FaithfulnessError(
@@ -63,6 +68,15 @@ def read_evidence(
             )
         found[kind], sources[kind] = content, path
     return Evidence(found.get("interactions"), found.get("dialogues", ()), found.get("predictions"))
+
+
+def personas_beside(path: Path) -> Path | None:
+    """The file of what users were told of themselves, where a simulation left one beside these dialogues of its own.
+
+    Only the names that a simulation gives are followed: other dialogues in its folder may be of other users.
+    """
+    found = path.with_name(PERSONAS)
+    return found if path.name in (LINES, TABLE) and found.is_file() else None
 
 
 def _read(path: Path, *, side: str, max_level: int, columns: Mapping[str, str]) -> tuple[str, Any]:
@@ -106,7 +120,7 @@ def _rows(path: Path) -> pd.DataFrame | list[dict[str, Any]]:
     """Rows of a table, or JSON objects."""
     ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     try:
-        if ending in _LINES:
+        if ending in _TEXTS:
             return list(_json_lines(path))
         if ending == ".parquet":
             return pd.read_parquet(path)
@@ -121,7 +135,7 @@ def _rows(path: Path) -> pd.DataFrame | list[dict[str, Any]]:
             f"{path} must be readable as {ending.lstrip('.')}; got: {err}. Restore the file or its ending."
         ) from err
     raise FaithfulnessError(
-        f"Files to audit must end in {', '.join((*_LINES, '.parquet', *_TABLES))}; got {path.name}. Convert it."
+        f"Files to audit must end in {', '.join((*_TEXTS, '.parquet', *_TABLES))}; got {path.name}. Convert it."
     )
 
 
@@ -164,7 +178,21 @@ def _dialogues(
             found.append(read_dialogue(saved, max_level=max_level))
         except FaithfulnessError as err:
             raise FaithfulnessError(f"{path}, dialogue {number}: {err}") from err
-    return tuple(found)
+    return _with_personas(path, found) if all("turns" in saved for saved in objects) else tuple(found)
+
+
+def _with_personas(path: Path, dialogues: Sequence[SpokenDialogue]) -> tuple[SpokenDialogue, ...]:
+    """The dialogues with what a file beside them tells of their users, where there is one."""
+    beside = personas_beside(path)
+    if beside is None:
+        return tuple(dialogues)
+    told = {str(user): persona for user, persona in read_told(beside).items()}
+    return tuple(
+        dialogue
+        if (own := told.get(dialogue.user)) is None
+        else replace(dialogue, targets=own.targets, likes=own.likes, dislikes=own.dislikes)
+        for dialogue in dialogues
+    )
 
 
 def _stored(path: Path, text: Any) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def users_of(
     *,
     personas: str = "observed",
     ailo_satisfaction: str = "mean",
+    people: Sequence[Persona] | None = None,
 ) -> SimulatedUser:
     """The run's simulated users of a kind.
 
@@ -63,6 +64,7 @@ def users_of(
         chat: Speaks for them.
         personas: "observed" or "true", for users who have any.
         ailo_satisfaction: "mean" or "expression", as `app.chat_config.ChatFields` has it.
+        people: Their `personas_of`, if they are there already.
 
     Raises:
         ConfigError: True personas are asked for in a world of real films, whose truth nobody knows.
@@ -71,13 +73,25 @@ def users_of(
         return viewers_of(run, chat)
     if kind == "learned":
         return _learned(run, chat)
-    people = (_true_personas if personas == "true" else _observed_personas)(run, guests)
+    if people is None:
+        people = personas_of(run, kind, guests, personas=personas)
     if kind in _AILO:
         settings = AiloConfig(form=_AILO[kind], max_turns=run.config.turns)
         if ailo_satisfaction == "expression":
             settings = settings.model_copy(update={"satisfaction_from": ("expression",)})
         return AiloUsers(people, chat, settings)
     return _WITH_PERSONA[kind](people, chat, run.config.turns)
+
+
+def personas_of(run: RunContext, kind: str, guests: Guests, *, personas: str = "observed") -> list[Persona]:
+    """Who the users of a kind are; nobody for kinds without personas. Arguments as in `users_of`.
+
+    Raises:
+        ConfigError: As `users_of` says.
+    """
+    if kind in _KNOWS_WORTH:
+        return []
+    return (_true_personas if personas == "true" else _observed_personas)(run, guests)
 
 
 def judge_of(run: RunContext, kind: str, users: SimulatedUser) -> SimulatedUser:

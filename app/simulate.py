@@ -2,6 +2,7 @@
 
 OUT/run.json             what the dialogues were held with
 OUT/dialogues.jsonl      finished dialogues, a block of users at a time; a stopped simulation goes on behind them
+OUT/personas.jsonl       what users with personas were told of themselves, which no agent reads
 OUT/dialogues.parquet    all of them in the order of the users, one row each
 OUT/summary.json         how users fared, with intervals
 OUT/answers.sqlite       what endpoints answered, so that a stopped simulation pays for nothing twice
@@ -19,17 +20,19 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from app.casting import NEEDS_TARGETS, judge_of, users_of
+from app.casting import NEEDS_TARGETS, judge_of, personas_of, users_of
 from app.chats import ANSWERS, Chats, hash_chats
 from app.errors import StoreError
-from app.files import write_json
+from app.files import write_atomically, write_json
 from app.quiet import quiet_libraries
 from app.rehearsing import agent_from, hash_run, invite_learners, invite_unseen, with_targets
 from app.simulate_config import SimulateConfig
+from app.simulated_personas import told_personas
 from app.simulation_summary import read_outcomes, summarise
 from app.trained import open_run
 from simulators.dialogue_store import IDENTITY, LINES, TABLE, DialogueStore, recorded_rollout
 from simulators.rehearsal import Outcome
+from simulators.users.told_personas import PERSONAS, told_lines
 
 _SUMMARY = "summary.json"
 _INVITE = {"unseen": invite_unseen, "learners": invite_learners}
@@ -71,13 +74,16 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
     ):
         # Learning users takes a while, so the folder is looked at first.
         chat = chats.of(config.chat)
+        people = personas_of(run, config.users, guests, personas=config.personas)
+        if people:
+            write_atomically(out / PERSONAS, told_lines(told_personas(config.users, people)).encode())
         viewers = users_of(
             run,
             config.users,
             guests,
             chat,
-            personas=config.personas,
             ailo_satisfaction=config.ailo_satisfaction,
+            people=people,
         )
         task = progress.add_task("Users talk with the agent", total=len(users))
         recorded_rollout(
@@ -112,7 +118,7 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
 def _check_folder(out: Path) -> None:
     """Refuse a folder of other work, such as the run that is simulated with."""
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    known = (LINES, TABLE, IDENTITY, _SUMMARY, ANSWERS)
+    known = (LINES, TABLE, IDENTITY, PERSONAS, _SUMMARY, ANSWERS)
     if strange := [name for name in names if not any(own in name for own in known)]:
         raise StoreError(
             f"--out must be empty or hold a simulation; got {out} with {', '.join(strange[:3])} in it. Choose another "

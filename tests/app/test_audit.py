@@ -21,7 +21,7 @@ from app.audit_data import read_evidence
 from app.cli import app
 from app.errors import ConfigError, StoreError
 from app.pages import read_template
-from simulators.errors import FaithfulnessError
+from simulators.errors import FaithfulnessError, PersonaError
 from simulators.faithfulness import USES
 from tests.helpers.film_evidence import film_dialogues, film_interactions, film_scenes, write_lines
 
@@ -314,3 +314,59 @@ def test_a_folder_that_cannot_be_made_is_told(files: dict[str, Path], tmp_path: 
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="must be a folder that can be made"):
         run(tmp_path / "file" / "out", [files["scenes"]], [])
+
+
+PERSONA = '{"user": 3, "likes": ["comedy"], "dislikes": ["horror"], "targets": ["The Quiet Harbour"]}\n'
+
+
+def told_folder(folder: Path, personas: str | None, name: str = "dialogues.jsonl") -> Path:
+    """A simulation's folder: user 3 gives its title away and speaks against its persona, user 4 has none."""
+    said = "I hate comedies and want The Quiet Harbour."
+    turn = {"item": 1, "title": "Other", "facts": {"genre": "drama"}, "level": 0, "satisfaction": 2.0,
+            "complaint": None, "reply": {"raw": "", "text": "Try Other."}, "next": {"raw": "", "text": "No."},
+            "stop": None, "user": {"raw": said, "text": said}}  # fmt: skip
+    folder.mkdir()
+    if personas is not None:
+        (folder / "personas.jsonl").write_text(personas)
+    return write_lines(
+        folder / name, [{"user": user, "stop": "max_turns", "turns": [turn]} for user in (3, 4)]
+    )
+
+
+def test_personas_beside_a_simulations_dialogues_show_leaks_and_contradictions(tmp_path: Path) -> None:
+    simulated, real = told_folder(tmp_path / "a", PERSONA), told_folder(tmp_path / "b", None)
+    report = run(tmp_path / "out", [simulated], [real]).report
+    for tag in ("title_leak", "contradiction"):
+        found = report["errors"]["tags"][tag]
+        assert (found["simulated"]["value"], found["real"]["value"]) == (0.5, 0.0)
+    assert any(note.startswith("In 1 of 2 simulated dialogues it is known") for note in report["notes"])
+    assert not any("real dialogues it is known" in note for note in report["notes"])
+    assert "simulated: personas.jsonl" in report["manifest"]["data_hashes"]
+
+
+def test_personas_are_taken_for_the_simulations_own_dialogues_alone(tmp_path: Path) -> None:
+    def known(path: Path) -> list[tuple[str, ...]]:
+        found = read_evidence([path], side="real", max_level=4)
+        return [dialogue.targets for dialogue in found.dialogues]
+
+    assert known(told_folder(tmp_path / "own", PERSONA)) == [("The Quiet Harbour",), ()]
+    assert known(told_folder(tmp_path / "real", PERSONA, "real.jsonl")) == [(), ()]
+    chats = tmp_path / "chats"
+    chats.mkdir()
+    (chats / "personas.jsonl").write_text("of another system")
+    chat = {"user": 3, "messages": [{"role": "user", "content": "Hello."}], "targets": "Up"}
+    assert known(write_lines(chats / "dialogues.jsonl", [chat])) == [("Up",)]
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("{\n", r"line 1 does not: the line: Invalid JSON"),
+        (PERSONA + '{"user": 4, "loves": []}\n', r"line 2 does not: loves: Extra inputs"),
+        (PERSONA * 2, r"got user 3 again in line 2\. Delete one"),
+    ],
+)
+def test_damaged_personas_are_told(tmp_path: Path, content: str, says: str) -> None:
+    path = told_folder(tmp_path / "a", content)
+    with pytest.raises(PersonaError, match=says):
+        read_evidence([path], side="simulated", max_level=4)

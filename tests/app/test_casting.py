@@ -26,6 +26,7 @@ from recsys.columns import ITEM, LEVEL, USER
 from simulators.dialogue_store import read_table
 from simulators.errors import EndpointError, MissingDependency
 from simulators.types import StopReason
+from simulators.users.told_personas import read_told
 from tests.helpers.faulty_server import Fault, FaultyServer
 from tests.helpers.rehearsed_run import acted, rehearsed_run
 
@@ -71,7 +72,14 @@ def test_users_of_every_kind_talk_over_an_endpoint_and_go_on_at_another_address(
         simulate(asked(finished, server, f"users={kind}"), tmp_path / "cut", console=QUIET)
         assert server.url not in (tmp_path / "cut" / "run.json").read_text()
     assert read_table(tmp_path / "cut" / "dialogues.parquet") == simulated
-    assert (tmp_path / "cut" / "summary.json").read_bytes() == path.read_bytes()
+    for name in ("summary.json", "personas.jsonl"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    told = read_told(tmp_path / "whole" / "personas.jsonl")
+    assert list(told) == [dialogue.user for dialogue in simulated]
+    for persona in told.values():
+        assert len(persona.targets) == (kind == "target-holding")
+        assert bool(persona.likes) == (kind != "target-holding")
+        assert not persona.dislikes or kind not in {"target-holding", "random", "over-agreeable"}
 
 
 @pytest.mark.integration
