@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
+import pandas as pd
 
 from app.errors import ConfigError
 from app.pipeline.context import FILM_WORLD, RunContext
@@ -99,15 +100,19 @@ def judge_of(run: RunContext, kind: str, users: SimulatedUser) -> SimulatedUser:
     return users if kind in _KNOWS_WORTH else viewers_of(run)
 
 
+def learned_levels(run: RunContext, log: pd.DataFrame) -> LevelModel:
+    """What users learned from a log of the run's world do with items; the log is all that is known."""
+    world = run.world
+    return fit_levels(log, world.catalogue.features, n_users=world.n_users, seed=run.seed("learned users"))
+
+
 def _learned(run: RunContext, chat: ChatModel) -> MirrorUsers:
     """Users who know what the run logged, what its users chose between replies and how learners rated dialogues.
 
     They know nothing of the truth.
     """
     pool, world = load_replies(run), run.world
-    model = fit_levels(
-        known_log(run, 0), world.catalogue.features, n_users=world.n_users, seed=run.seed("learned users")
-    )
+    model = learned_levels(run, known_log(run, 0))
     manners = Manners.fit(
         load_comparisons(run).train,
         pool.attributes,

@@ -4,11 +4,14 @@ OUT/run.json             what the dialogues were held with
 OUT/dialogues.jsonl      finished dialogues, a block of users at a time; a stopped simulation goes on behind them
 OUT/personas.jsonl       what users with personas were told of themselves, which no agent reads
 OUT/dialogues.parquet    all of them in the order of the users, one row each
+OUT/predictions.parquet  how users foretell what real ones did, with reactions.parquet and held_out.parquet
 OUT/summary.json         how users fared, with intervals
 OUT/answers.sqlite       what endpoints answered, so that a stopped simulation pays for nothing twice
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -28,6 +31,7 @@ from app.quiet import quiet_libraries
 from app.rehearsing import agent_from, hash_run, invite_learners, invite_unseen, with_targets
 from app.simulate_config import SimulateConfig
 from app.simulated_personas import told_personas
+from app.simulated_predictions import HELD_OUT, PREDICTIONS, REACTIONS, write_predictions
 from app.simulation_summary import read_outcomes, summarise
 from app.trained import open_run
 from simulators.dialogue_store import IDENTITY, LINES, TABLE, DialogueStore, recorded_rollout
@@ -97,9 +101,21 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
             block=config.block,
             progress=lambda done: progress.update(task, completed=done),
         )
-        fared = read_outcomes(store.read(users, seed=seed), judge_of(run, config.users, viewers), seed=seed)
-    summary = summarise(fared, seed=config.seed)
+        judge = judge_of(run, config.users, viewers)
+        fared = read_outcomes(store.read(users, seed=seed), judge, seed=seed)
+        summary = summarise(fared, seed=config.seed)
+        if config.predictions:
+            progress.add_task("Users are held to what was really done", total=None)
+            summary["held_out"] = write_predictions(run, viewers, out, seed=seed)
     write_json(out / _SUMMARY, summary)
+    _tell(summary, console)
+    for name, spent in chats.spent.items():
+        tokens = f"{spent.prompt_tokens} tokens read, {spent.completion_tokens} written"
+        console.print(f"{name}: {spent.requests} requests, {tokens}", markup=False)
+    return out / _SUMMARY
+
+
+def _tell(summary: Mapping[str, Any], console: Console) -> None:
     for name in Outcome._fields:
         ends = summary[name]["ci95"]
         sure = (
@@ -109,16 +125,15 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
     console.print(", ".join(f"{reason}: {count}" for reason, count in summary["stops"].items()))
     for reason, count in summary.get("failures", {}).items():
         console.print(f"model_failed, {count} times: {reason}", markup=False)
-    for name, spent in chats.spent.items():
-        tokens = f"{spent.prompt_tokens} tokens read, {spent.completion_tokens} written"
-        console.print(f"{name}: {spent.requests} requests, {tokens}", markup=False)
-    return out / _SUMMARY
+    if held_out := summary.get("held_out"):
+        why = f", as {held_out['why']}" if "why" in held_out else ""
+        console.print(f"choices foretold for an audit: {held_out['scenes']}{why}", markup=False)
 
 
 def _check_folder(out: Path) -> None:
     """Refuse a folder of other work, such as the run that is simulated with."""
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    known = (LINES, TABLE, IDENTITY, PERSONAS, _SUMMARY, ANSWERS)
+    known = (LINES, TABLE, IDENTITY, PERSONAS, PREDICTIONS, REACTIONS, HELD_OUT, _SUMMARY, ANSWERS)
     if strange := [name for name in names if not any(own in name for own in known)]:
         raise StoreError(
             f"--out must be empty or hold a simulation; got {out} with {', '.join(strange[:3])} in it. Choose another "

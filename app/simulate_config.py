@@ -25,5 +25,8 @@ class SimulateConfig(ChatFields):
     agent: Literal["base", "policy", "last"] = "last"
     # Whether the policy is told what is known of each user; if not, everyone is the average user.
     personal: bool = True
+    # Whether users who give probabilities are held to what real users did later, in files for `persona audit`; in the
+    # film world users are learned a second time for it, from the earlier part of the log.
+    predictions: Annotated[bool, Field(exclude=True)] = True
     # Most dialogues that are live together, at least 1; memory grows with it, and rounding, so words, depend on it.
     block: Annotated[int, Field(ge=1)] = 256

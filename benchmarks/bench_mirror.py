@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
-from benchmarks.mirror_choice import Setting, by_user, fit_best, log_losses, predict, split_by_user
+from benchmarks.mirror_choice import Setting, by_user, fit_best, log_losses, predict
 from benchmarks.mirror_clicks import measure_openbandit
 from benchmarks.mirror_real import measure_movielens, measure_redial
 from benchmarks.recording import record
@@ -35,6 +35,7 @@ from recsys.types import Histories, Ints, Retriever, histories_from_log
 from simulators.mirror import LevelModel, fit_levels
 from simulators.world import World, build_film_world, draw_population
 from simulators.world.choice import IMPRESSION_POSITION_EFFECT, IMPRESSION_SLOPES
+from simulators.world.logs import split_by_user
 
 Values = NDArray[np.float64]
 SUCCESS = 2

@@ -10,7 +10,7 @@ from recsys.columns import LEVEL, USER
 from recsys.metrics.discrimination import auc, grouped_auc
 from recsys.significance import bootstrap_interval
 from simulators.mirror import LevelModel, fit_levels
-from simulators.world.logs import POSITION
+from simulators.world.logs import POSITION, split_by_user
 
 Values = NDArray[np.float64]
 
@@ -25,14 +25,6 @@ class Setting(NamedTuple):
 
 
 SETTINGS = (Setting(0, False), Setting(0, True), Setting(4, False), Setting(4, True))
-
-
-def split_by_user(log: pd.DataFrame, share: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The first `share` of each user's rows, which must be in the order of time, and the rest."""
-    place = log.groupby(USER).cumcount().to_numpy()
-    size = log.groupby(USER)[LEVEL].transform("size").to_numpy()
-    early = place < np.floor(share * size)
-    return log[early].reset_index(drop=True), log[~early].reset_index(drop=True)
 
 
 def predict(model: LevelModel, rows: pd.DataFrame) -> Values:

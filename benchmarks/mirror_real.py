@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from benchmarks.mirror_choice import Setting, by_user, fit_best, log_losses, predict, split_by_user, versus
+from benchmarks.mirror_choice import Setting, by_user, fit_best, log_losses, predict, versus
 from benchmarks.mirror_prompt import LIKE_WORDS, prompted_levels
 from persona.policy.language_model import load_language_model
 from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
@@ -30,6 +30,7 @@ from simulators.mirror import (
 from simulators.types import LEVELS
 from simulators.world import Catalogue, item_mean_levels, level_of_stars, read_movielens
 from simulators.world.catalogue import FILM_COLUMNS
+from simulators.world.logs import split_by_user
 
 Values = NDArray[np.float64]
 N_OPTIONS = 5

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.mirror_choice import split_by_user
 from recsys import columns
 from simulators.mirror import (
     ChoiceScenes,
@@ -18,6 +17,7 @@ from simulators.mirror import (
 from simulators.mirror.rationales import STYLES, option_labels, scene_text
 from simulators.recipes.mirroring import DecisionScenes
 from simulators.world import World, build_film_world
+from simulators.world.logs import split_by_user
 
 Values = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -7,6 +7,7 @@ turn; the words come from any `ChatModel`. So a turn can be decided again for an
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from persona.rewards.attributes import AttributeScale
 from simulators.chat.model import ChatModel
@@ -193,6 +194,19 @@ class FilmViewers:
             Decision(int(level), float(star), complaint, float(worth))
             for level, star, complaint, worth in zip(levels, stars, complaints, utility, strict=True)
         ]
+
+    def level_probabilities(
+        self, users: ArrayLike, items: ArrayLike, *, position: ArrayLike = 0, seed: int
+    ) -> NDArray[np.float64]:
+        """P(level = k) as the oracle has it, with no reply. Shape (B, K), rows sum to 1.
+
+        Args:
+            users: Rows of the users. Shape (B,).
+            items: Rows of the items. Shape (B,).
+            position: 0-based place in a slate, one for all or shape (B,).
+            seed: Not read: a viewer is the same person in every simulation.
+        """
+        return self._oracle.level_probabilities(users, items, position=position)
 
     def react(
         self,

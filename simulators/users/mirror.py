@@ -11,7 +11,7 @@ moves the probabilities of levels, as far as it was found to foretell real users
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
 from simulators.chat.model import ChatModel
@@ -131,6 +131,20 @@ class MirrorUsers:
             Decision(int(level), float(star), complaint, float(value))
             for level, star, complaint, value in zip(levels, stars, complaints, utility + total, strict=True)
         ]
+
+    def level_probabilities(
+        self, users: ArrayLike, items: ArrayLike, *, position: ArrayLike = 0, seed: int
+    ) -> Values:
+        """P(level = k) of the person that the seed drew for each user, with no reply. Shape (B, K), rows sum to 1.
+
+        Args:
+            users: Rows of the users. Shape (B,).
+            items: Rows of the items. Shape (B,).
+            position: 0-based place in a slate, one for all or shape (B,).
+            seed: Seed of the simulation.
+        """
+        utility = self._utility(np.asarray(users, np.int64), np.asarray(items, np.int64), seed)
+        return self._model.choice.probabilities(utility, position=position)
 
     def react(
         self,

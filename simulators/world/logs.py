@@ -66,6 +66,14 @@ def simulate_log(
     )
 
 
+def split_by_user(log: pd.DataFrame, share: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The first `share` of each user's rows, which must be in the order of time, and the rest."""
+    place = log.groupby(columns.USER).cumcount().to_numpy()
+    size = log.groupby(columns.USER)[columns.LEVEL].transform("size").to_numpy()
+    early = place < np.floor(share * size)
+    return log[early].reset_index(drop=True), log[~early].reset_index(drop=True)
+
+
 def _draw_slates(
     oracle: Oracle, users: NDArray[np.int64], n_items: int, per_user: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
