@@ -42,8 +42,6 @@ from simulators.world.true_personas import personas_from_truth
 NEEDS_TARGETS = frozenset({"target-holding"})
 """Kinds of users who must have one item in mind; see `app.rehearsing.with_targets`."""
 
-_KNOWS_WORTH = frozenset({"viewers", "learned"})
-
 
 def users_of(
     run: RunContext,
@@ -81,8 +79,8 @@ def users_of(
 
 
 def judge_of(run: RunContext, kind: str, users: SimulatedUser) -> SimulatedUser:
-    """Who knows what was worth how much: the users themselves, or the world's own where their kind does not."""
-    return users if kind in _KNOWS_WORTH else viewers_of(run)
+    """Who knows what was worth how much: always the world's own users, as all others merely believe."""
+    return users if kind == "viewers" else viewers_of(run)
 
 
 def _learned(run: RunContext, chat: ChatModel) -> MirrorUsers:

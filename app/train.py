@@ -8,6 +8,7 @@ OUT/answers.sqlite       what endpoints answered, so that a stopped training pay
 The run that it starts from is read and never changed.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -92,8 +93,10 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
             with Chats(config, run, out) as chats:
                 users = _cast(run, config, config.users, learners, chats.of(config.chat))
                 judges = _judges(run, config, judging, chats)
+                watched = _watched(run, config, learners, users)
                 report = _teller(view)
-                result = METHODS[method](_Lesson(run, config, agent, users, learners, judges, chats, report))
+                lesson = _Lesson(run, config, agent, users, learners, judges, watched, chats, report)
+                result = METHODS[method](lesson)
             agent.policy.save(view.folder / "policy")
             write_json(view.folder / "result.json", _to_json(result))
 
@@ -143,6 +146,23 @@ def _judges(run: RunContext, config: TrainConfig, guests: Guests, chats: Chats) 
     )
 
 
+def _watched(
+    run: RunContext, config: TrainConfig, learners: Guests, users: SimulatedUser
+) -> Rehearsal | None:
+    """Some of the learners, those of the lowest numbers, which mean nothing."""
+    count = min(config.watched, len(learners.users))
+    if count < 2:
+        return None
+    return Rehearsal(
+        users,
+        learners.users[:count].tolist(),
+        learners.histories[:count],
+        learners.condition.select(range(count)),
+        run.seed(f"watched {config.seed}"),
+        worth=judge_of(run, config.users, users),
+    )
+
+
 def summarise(saved: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
     """What judges felt at the end against the beginning, and what each round brought.
 
@@ -153,7 +173,8 @@ def summarise(saved: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
     outcomes = [
         Outcome(*(np.asarray(row[name], np.float64) for name in MEASURES)) for row in saved["outcomes"]
     ]
-    first, last = outcomes[0], outcomes[-1]
+    # Where training was stopped, the policy is the one before the last hearing.
+    first, last = outcomes[0], outcomes[-2 if saved["stopped"] else -1]
     return {
         "judges": {
             name: {
@@ -178,6 +199,7 @@ class _Lesson(NamedTuple):
     users: SimulatedUser
     learners: Guests
     judges: Rehearsal
+    watched: Rehearsal | None
     chats: Chats
     report: Callable[[Mapping[str, float]], None]
 
@@ -188,6 +210,7 @@ class _Lesson(NamedTuple):
             "condition": self.learners.condition,
             "seed": self.run.seed(f"training {self.config.seed}"),
             "judges": self.judges,
+            "trained_with": self.watched,
             "report": self.report,
         }
 
@@ -284,7 +307,16 @@ def _imitation(config: TrainConfig) -> ImitationConfig:
 
 
 def _teller(view: StageView) -> Callable[[Mapping[str, float]], None]:
-    return lambda row: view.advance(int(row["step"]) + 1, int(row["steps"])) if "step" in row else None
+    """Keeps every row of figures, one JSON object a line, and shows how far the training is."""
+
+    def tell(row: Mapping[str, float]) -> None:
+        known = {name: value if np.isfinite(value) else None for name, value in row.items()}
+        with (view.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(known) + "\n")
+        if "step" in row:
+            view.advance(int(row["step"]) + 1, int(row["steps"]))
+
+    return tell
 
 
 def _to_json(result: JudgedTraining) -> dict[str, Any]:
@@ -309,4 +341,4 @@ def _show(report: Mapping[str, Any], console: Console) -> None:
         )
     console.print(table)
     if report["stopped"]:
-        console.print("Stopped: the judges were pleased without being served.")
+        console.print("Stopped: users were pleased without being served. The policy is the one before.")

@@ -28,6 +28,9 @@ class TrainConfig(ChatFields):
     # Users who train and users who judge, at least 2 each and at most as many as the run has.
     learners: Annotated[int, Field(ge=2)] = 128
     judging: Annotated[int, Field(ge=2)] = 200
+    # Learners who are heard beside the judges, to see whether the policy pleases those it trains with rather than serve
+    # them; at most all, none below 2.
+    watched: Annotated[int, Field(ge=0)] = 64
 
     # Dialogues of each learner whose successes are imitated first, 0 or more, and optimiser steps of that.
     plans: Annotated[int, Field(ge=0)] = 1

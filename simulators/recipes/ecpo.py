@@ -87,6 +87,7 @@ def train_ecpo(
     rewriter: Rewriter | None = None,
     gates: Callable[[int], Sequence[Gate]] | None = None,
     judges: Rehearsal | None = None,
+    trained_with: Rehearsal | None = None,
     replay: PreferencePairs | None = None,
     report: Report | None = None,
 ) -> JudgedTraining:
@@ -104,6 +105,7 @@ def train_ecpo(
         gates: From the seed of a round's dialogues to the gates of its rewrites; the same users met again if None. A
             function that gives none trusts the rewriter.
         judges: Users whom training never meets.
+        trained_with: Some of the learners, to be heard beside the judges; see `train_in_rounds`.
         replay: Other pairs to be learned beside each round's; measured against the policy that each round begins with.
         report: Gets the figures of every training step, and of every round at its end.
 
@@ -141,7 +143,9 @@ def train_ecpo(
         last = train_policy(agent.policy, pairs, settings, seed=learn, report=counted)[-1]
         return figures | {name: last[name] for name in ("loss", "accuracy", "margin")}
 
-    return train_in_rounds(agent, plan, teach, config.rounds, judges=judges, report=told)
+    return train_in_rounds(
+        agent, plan, teach, config.rounds, judges=judges, trained_with=trained_with, report=told
+    )
 
 
 def learn_plans(
