@@ -12,8 +12,10 @@ over-agreeable    users who take what they are offered
 The last six have personas, of the run's own users.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,8 @@ from app.rehearsing import Guests
 from persona.data.comparisons import ComparisonTable
 from simulators.chat.model import ChatModel
 from simulators.errors import MirrorError
-from simulators.mirror import LevelModel, Manners, Wording, fit_levels
+from simulators.mirror import LevelModel, Manners, Wording
+from simulators.mirror.selection import fit_best_levels
 from simulators.protocols import SimulatedUser
 from simulators.users.ailo import AiloUsers
 from simulators.users.ailo_types import AiloConfig, Form
@@ -71,7 +74,7 @@ def users_of(
         return _learned(run, chat)
     people = (_true_personas if personas == "true" else _observed_personas)(run, guests)
     if kind in _AILO:
-        settings = AiloConfig(form=_AILO[kind], max_turns=run.config.turns)
+        settings = AiloConfig(max_turns=run.config.turns, **_AILO[kind])
         if ailo_satisfaction == "expression":
             settings = settings.model_copy(update={"satisfaction_from": ("expression",)})
         return AiloUsers(people, chat, settings)
@@ -86,12 +89,12 @@ def judge_of(run: RunContext, kind: str, users: SimulatedUser) -> SimulatedUser:
 def _learned(run: RunContext, chat: ChatModel) -> MirrorUsers:
     """Users who know what the run logged, what its users chose between replies and how learners rated dialogues.
 
-    They know nothing of the truth.
+    They know nothing of the truth. How they are fitted to the log, its own last rows decide.
     """
     pool, world = load_replies(run), run.world
-    model = fit_levels(
+    model = fit_best_levels(
         known_log(run, 0), world.catalogue.features, n_users=world.n_users, seed=run.seed("learned users")
-    )
+    ).model
     manners = Manners.fit(
         load_comparisons(run).train,
         pool.attributes,
@@ -110,7 +113,8 @@ def _wording(run: RunContext, model: LevelModel, manners: Manners) -> Wording:
     dialogues = load_lessons(run, 1).dialogues if run.config.rounds else []
     try:
         return Wording.fit(model, manners, dialogues)
-    except MirrorError:
+    except MirrorError as err:
+        warnings.warn(f"Users are learned with assumed wording. {err}", stacklevel=2)
         return Wording()
 
 
@@ -159,7 +163,11 @@ def _by_rule(people: Sequence[Persona], chat: ChatModel, turns: int, *, rule: Ru
     return RuleUsers(rule, {person.user: wish_of(person) for person in people}, chat, max_turns=turns)
 
 
-_AILO: Mapping[str, Form] = {"ailo": Form.MERGED, "ailo-five-calls": Form.FIVE_CALLS}
+_AILO: Mapping[str, dict[str, Any]] = {
+    "ailo": {"form": Form.MERGED},
+    # As published: nobody errs in rating, and nobody is absent-minded.
+    "ailo-five-calls": {"form": Form.FIVE_CALLS, "rating_noise": 0.0, "lapse_rate": 0.0},
+}
 _WITH_PERSONA: Mapping[str, Callable[[Sequence[Persona], ChatModel, int], SimulatedUser]] = {
     "persona-prompt": _persona_prompt,
     "target-holding": _target_holding,

@@ -37,7 +37,7 @@ from persona.recipes.policy import PolicyConfig, PreferencePairs
 from recsys.significance import paired_difference
 from simulators.agent import Recommender
 from simulators.chat.model import ChatModel
-from simulators.judge import PairwiseJudge
+from simulators.judge import JudgeConfig, PairwiseJudge, Verdict, position_bias
 from simulators.protocols import SimulatedUser
 from simulators.recipes.ecpo import EcpoConfig, train_ecpo
 from simulators.recipes.judged import JudgedTraining
@@ -58,6 +58,7 @@ MEASURES = ("satisfaction", "utility", "success", "turns")
 _DECIDED_BY_CHAT = frozenset({"ailo", "persona-prompt"})
 _STAGE = "train"
 _POLICY = "policy"
+_JUDGED = frozenset({"judge", "both"})
 
 
 def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console: Console) -> Path:
@@ -75,11 +76,13 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
 
     Raises:
         StoreError: There is no finished run where the configuration says.
-        ConfigError: The judges are those who train, the run has too few users, or there are no true personas of them.
+        ConfigError: The judges are those who train, the gate's is who rewrites, the run has too few users, or there are
+            no true personas of them.
         EndpointError: An endpoint does not answer, or its budget is spent; its answers are kept for --resume.
     """
     quiet_libraries()
     _refuse_own_judges(config)
+    _refuse_own_gate(config)
     run = open_run(Path(config.run), "choices", "policy")
     learners = _invited(run, config.users, invite_learners(run, config.learners, seed=config.seed))
     judging = _invited(run, config.judges, invite_unseen(run, config.judging, seed=config.seed))
@@ -95,10 +98,10 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
                 judges = _judges(run, config, judging, chats)
                 watched = _watched(run, config, learners, users)
                 report = _teller(view)
-                lesson = _Lesson(run, config, agent, users, learners, judges, watched, chats, report)
+                lesson = _Lesson(run, config, agent, users, learners, judges, watched, chats, report, [])
                 result = METHODS[method](lesson)
             agent.policy.save(view.folder / "policy")
-            write_json(view.folder / "result.json", _to_json(result))
+            write_json(view.folder / "result.json", _to_json(result) | _gate_bias(lesson.verdicts))
 
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             run_stages(store, [Stage(_STAGE, f"Training by {method}", work)], progress)
@@ -117,6 +120,18 @@ def _refuse_own_judges(config: TrainConfig) -> None:
         raise ConfigError(
             f"`judges` must be of another kind than `users`; got {config.judges} and {config.users}. Choose another "
             f"kind{', or another `judges_chat`' if families <= _DECIDED_BY_CHAT else ''}."
+        )
+
+
+def _refuse_own_gate(config: TrainConfig) -> None:
+    """Refuse a judge at the gate who wrote what it judges, or who decides for the users that are met again there."""
+    own = {config.rewriter} | (
+        {config.chat} if config.users.removesuffix("-five-calls") in _DECIDED_BY_CHAT else set()
+    )
+    if config.gate in _JUDGED and config.gate_chat in own:
+        raise ConfigError(
+            f"`gate_chat` must be another model than rewrites or decides for the users; got {config.gate_chat} for "
+            "both. Name another."
         )
 
 
@@ -187,6 +202,7 @@ def summarise(saved: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
         "goodhart_gap": goodhart_gap(first, last, seed=seed).to_report(),
         "rounds": saved["rounds"],
         "stopped": saved["stopped"],
+        "gate_bias": saved["gate_bias"],
     }
 
 
@@ -202,6 +218,7 @@ class _Lesson(NamedTuple):
     watched: Rehearsal | None
     chats: Chats
     report: Callable[[Mapping[str, float]], None]
+    verdicts: list[Verdict]
 
     def shared(self) -> dict[str, Any]:
         """The arguments by name that all recipes have in common."""
@@ -251,12 +268,17 @@ def _train_ecpo(lesson: _Lesson) -> JudgedTraining:
 
 def _gates(lesson: _Lesson) -> Callable[[int], Sequence[Gate]]:
     """From the seed of a round's dialogues to what its rewrites must pass."""
-    wanted = lesson.config.gate
-    judge = PairwiseJudge(lesson.chats.of(lesson.config.gate_chat)) if wanted in {"judge", "both"} else None
+    config = lesson.config
+    judge = None
+    if config.gate in _JUDGED:
+        # One vote is the likeliest; several must be drawn to differ.
+        heat = 0.7 if config.gate_votes > 1 else 0.0
+        asked = JudgeConfig(samples=config.gate_votes, own_answer=config.gate_own_answer, temperature=heat)
+        judge = PairwiseJudge(lesson.chats.of(config.gate_chat), asked)
 
     def gates(luck: int) -> list[Gate]:
-        felt = [felt_by(lesson.users, seed=luck)] if wanted in {"felt", "both"} else []
-        return felt + ([judged_by(judge, seed=luck)] if judge else [])
+        felt = [felt_by(lesson.users, seed=luck)] if config.gate in {"felt", "both"} else []
+        return felt + ([judged_by(judge, seed=luck, heard=lesson.verdicts)] if judge else [])
 
     return gates
 
@@ -325,6 +347,12 @@ def _to_json(result: JudgedTraining) -> dict[str, Any]:
         "rounds": result.rounds,
         "stopped": result.stopped,
     }
+
+
+def _gate_bias(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """How far the judge at the gate favours what it is shown first; None where it compared too little."""
+    compared = [verdict for verdict in verdicts if not np.isnan(verdict.preference)]
+    return {"gate_bias": position_bias(compared)._asdict() if len(compared) > 1 else None}
 
 
 def _show(report: Mapping[str, Any], console: Console) -> None:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.mirror_choice import split_by_user
 from recsys import columns
 from simulators.mirror import (
     ChoiceScenes,
@@ -16,6 +15,7 @@ from simulators.mirror import (
     sampled_scenes,
 )
 from simulators.mirror.rationales import STYLES, option_labels, scene_text
+from simulators.mirror.selection import split_by_user
 from simulators.recipes.mirroring import DecisionScenes
 from simulators.world import World, build_film_world
 

@@ -162,9 +162,13 @@ def test_ecpo_takes_prompted_users_a_language_model_as_judge_and_one_as_rewriter
             TrainConfig,
             None,
             f"run={finished} users=ailo chat={model} judges=persona-prompt judges_chat={model} gate={gate} "
-            f"gate_chat={model} rewriter={model} learners=6 judging=4 plan_steps=1 epochs=0.01 pairs_per_step=2 "
+            f"gate_chat=critic@{server.url} gate_votes=2 gate_own_answer=1 "
+            f"rewriter={model} learners=6 judging=4 plan_steps=1 epochs=0.01 pairs_per_step=2 "
             "threshold=5 candidates=1 replay=4".split(),
         )
+        own = config.model_copy(update={"gate_chat": model})
+        with pytest.raises(ConfigError, match="`gate_chat` must be another model than rewrites"):
+            train("ecpo", own, tmp_path / "own", resume=False, console=QUIET)
         capped = config.model_copy(update={"max_requests": 5})
         with pytest.raises(EndpointError, match="the budget of 5 requests is spent"):
             train("ecpo", capped, tmp_path / "out", resume=False, console=QUIET)
@@ -176,6 +180,8 @@ def test_ecpo_takes_prompted_users_a_language_model_as_judge_and_one_as_rewriter
     figures = report["rounds"][0]
     assert 0 <= figures["accepted"] <= figures["short"] and (gate == "both" or figures["accepted"] > 0)
     assert all(np.isfinite(row["gain"]["value"]) for row in report["judges"].values())
+    assert report["gate_bias"] is None or 0 <= report["gate_bias"]["first_share"] <= 1
+    assert gate == "both" or report["gate_bias"]["pairs"] > 1
     assert server.url not in (tmp_path / "out" / "manifest.json").read_text()
 
 
