@@ -86,6 +86,14 @@ def test_a_yes_man_fails() -> None:
 
 
 @pytest.mark.integration
+def test_the_over_agreeable_users_that_are_offered_fail() -> None:
+    report = audit_simulator(talk(1, 120, rule=True), talk(0, 120), accept_level=3)
+    found = answers(report)
+    assert found[SATISFACTION] == found[TRAIN] == Answer.NO and found[RANK] != Answer.YES
+    assert report["acceptance_rate"]["gap"]["ci95"][0] > 0.03
+
+
+@pytest.mark.integration
 def test_viewers_who_talk_pass_where_a_yes_man_fails() -> None:
     real = talk(0, 120)
     same = audit_simulator(talk(1, 120), real)
