@@ -58,6 +58,10 @@ KINDS: dict[str, Callable[[], SimulatedUser]] = {
 }
 
 
+GOSSIPS = ("five calls", "merged", "persona prompt", "target holder")
+"""Kinds whose words come from a model that tells secrets."""
+
+
 class OpenPolicy(GrammarPolicy):
     """A policy that keeps every conversation that it is asked to answer, and copies facts or leaves slots."""
 
@@ -166,7 +170,8 @@ def test_users_keep_the_promises_of_the_engine_and_their_secrets(kind: str) -> N
     cards = [WORLD.catalogue.card(item) for item in range(100, 105)]
     hidden = {p.user: [p.target.title, *persona_block(p).split("\n")] for p in PERSONAS if p.target}
     found = check_simulated_user(KINDS[kind](), USERS[:6], cards, max_turns=5, seed=2, hidden=hidden)
-    assert any(turn.user.masked for dialogue in found for turn in dialogue.turns)
+    masked = any(turn.user.masked for dialogue in found for turn in dialogue.turns)
+    assert masked == (kind in GOSSIPS)
 
 
 def test_personas_here_have_secrets_to_keep() -> None:
