@@ -20,6 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from app.casting import NEEDS_TARGETS, judge_of, users_of
+from app.chat_config import model_of
 from app.chats import Chats, hash_chats
 from app.errors import ConfigError
 from app.files import read_json, write_json
@@ -115,7 +116,7 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
 def _refuse_own_judges(config: TrainConfig) -> None:
     """Refuse judges who decide as those do who are trained with: a policy that fools the one fools the other."""
     families = {kind.removesuffix("-five-calls") for kind in (config.users, config.judges)}
-    chats = {config.chat, config.judges_chat}
+    chats = {model_of(config.chat), model_of(config.judges_chat)}
     if len(families) == 1 and (len(chats) == 1 or not families <= _DECIDED_BY_CHAT):
         raise ConfigError(
             f"`judges` must be of another kind than `users`; got {config.judges} and {config.users}. Choose another "
@@ -125,10 +126,10 @@ def _refuse_own_judges(config: TrainConfig) -> None:
 
 def _refuse_own_gate(config: TrainConfig) -> None:
     """Refuse a judge at the gate who wrote what it judges, or who decides for the users that are met again there."""
-    own = {config.rewriter} | (
-        {config.chat} if config.users.removesuffix("-five-calls") in _DECIDED_BY_CHAT else set()
-    )
-    if config.gate in _JUDGED and config.gate_chat in own:
+    own = {model_of(config.rewriter)}
+    if config.users.removesuffix("-five-calls") in _DECIDED_BY_CHAT:
+        own.add(model_of(config.chat))
+    if config.gate in _JUDGED and model_of(config.gate_chat) in own:
         raise ConfigError(
             f"`gate_chat` must be another model than rewrites or decides for the users; got {config.gate_chat} for "
             "both. Name another."
@@ -368,5 +369,7 @@ def _show(report: Mapping[str, Any], console: Console) -> None:
             f"{low:+.3f} to {high:+.3f}",
         )
     console.print(table)
+    for figures in report["rounds"]:
+        console.print(", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items()))
     if report["stopped"]:
         console.print("Stopped: users were pleased without being served. The policy is the one before.")

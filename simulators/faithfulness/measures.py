@@ -176,7 +176,7 @@ def choice_part(scenes: choices.Scenes, *, seed: int) -> Part:
             "top1": _finite(slots.top1),
             "expected": _finite(slots.expected),
             "p_flat": slots.p_flat,
-            "by_chance": slots.by_chance,
+            "by_chance": None if np.isnan(slots.by_chance) else slots.by_chance,
             "p_even": slots.p_even,
         },
     }

@@ -71,6 +71,7 @@ class Criterion(NamedTuple):
     kind: As in `Check`.
     standing: Where it lies.
     name: Field of `Limits`.
+    note: Why it is not settled though the value is within its limit; empty where it is not so.
     """
 
     words: str
@@ -80,6 +81,7 @@ class Criterion(NamedTuple):
     kind: str
     standing: Standing
     name: str
+    note: str = ""
 
 
 class Verdict(NamedTuple):
@@ -234,10 +236,17 @@ def _hold(check: Check, report: Mapping[str, Any], limits: Limits) -> Criterion:
     standing = Standing.UNSETTLED
     if ends is not None or check.kind == "p":
         standing = _standing(check.kind, float(value), ends or (float(value), float(value)), limit, p)
+    note = ""
     if standing is Standing.WITHIN and check.noise is not None:
         moved, most = _find(report, check.noise[0]), float(getattr(limits, check.noise[1]))
-        standing = Standing.WITHIN if moved is not None and moved <= most else Standing.UNSETTLED
-    return Criterion(check.words, float(value), ends, limit, check.kind, standing, check.limit)
+        if moved is None or moved > most:
+            standing = Standing.UNSETTLED
+            note = (
+                "nothing was tested"
+                if moved is None
+                else f"chance alone moves one by {moved:.2g}, limit {most:g}"
+            )
+    return Criterion(check.words, float(value), ends, limit, check.kind, standing, check.limit, note)
 
 
 def _standing(kind: str, value: float, ends: tuple[float, float], limit: float, p: float | None) -> Standing:
@@ -267,7 +276,8 @@ def _figure(one: Criterion) -> str:
         shown += f" [{_number(one.ci95[0])}, {_number(one.ci95[1])}]"
     elif one.kind != "p":
         shown += " [too few users]"
-    return f"{one.words} is {shown}, limit {_LIMIT_WORDS[one.kind]}{one.limit:g}"
+    told = f"{one.words} is {shown}, limit {_LIMIT_WORDS[one.kind]}{one.limit:g}"
+    return f"{told} ({one.note})" if one.note else told
 
 
 def _number(value: float) -> str:

@@ -177,6 +177,8 @@ def test_flat_accuracies_of_few_scenes_show_nothing(noise: float | None, standin
     report = {"choices": {"slots": {"p_flat": 0.6, "by_chance": noise}}}
     rank = next(verdict for verdict in verdicts(report, Limits()) if verdict.use == RANK)
     assert next(one.standing for one in rank.criteria if one.name == "slot_p") == standing
+    told = {0.2: "(chance alone moves one by 0.2, limit 0.05)", None: "(nothing was tested)"}.get(noise, "")
+    assert told in rank.because
 
 
 def test_a_distance_that_chance_explains_is_not_beyond() -> None:
