@@ -27,7 +27,8 @@ SLATE_ENV, DIALOGUE_ENV = "persona/FilmSlate-v0", "persona/FilmDialogue-v0"
 
 Observation: TypeAlias = dict[str, Any]
 """`history`: mean features of the films that the user has opened or gone deeper into, weighted by level, (F,).
-`levels`: 1 + level of each place of the last slate, 0 before the first, (K,). `turn`: steps so far."""
+`levels`: 1 + level of each place of the last slate, 0 before the first, (K,). `deepest`: the deepest level of the
+episode so far, 0..4. `turn`: steps so far."""
 
 _USER, _LUCK = 311, 312
 _TRUNCATED = STOPS.index(StopReason.MAX_TURNS)
@@ -70,6 +71,7 @@ class _SlateEpisodes:
         self._seeds = np.zeros(count, np.int64)
         self._episodes = np.zeros(count, np.int64)
         self._last = np.zeros((count, slate), np.int64)
+        self._deepest = np.zeros(count, np.int64)
         self.sessions = Sessions(world.oracle, np.zeros(count, np.int64), seeds=0, max_turns=max_turns)
         features = world.catalogue.features
         self.observation_space = spaces.Dict(
@@ -80,6 +82,7 @@ class _SlateEpisodes:
                     dtype=np.float32,
                 ),
                 "levels": spaces.MultiDiscrete([len(LEVELS) + 1] * slate),
+                "deepest": spaces.Discrete(len(LEVELS)),
                 "turn": spaces.Discrete(max_turns + 1),
             }
         )
@@ -100,18 +103,23 @@ class _SlateEpisodes:
         users, luck = episode_draws(self._seeds[rows], self._episodes[rows], self._n_users)
         self.sessions.restart(rows, users if user is None else np.full(len(rows), user), luck)
         self._last[rows] = 0
+        self._deepest[rows] = 0
 
     def step(self, actions: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Show a slate to each; returns the reward, 0 where the episode was over, and the satisfaction, each (N,)."""
         found = self.sessions.step(actions)
         self._last[:] = found.levels + 1
-        return np.maximum(found.levels, 0).sum(axis=1).astype(np.float64), found.satisfaction
+        deepest = np.maximum(self._deepest, found.levels.max(axis=1))
+        reward = (deepest - self._deepest).astype(np.float64)
+        self._deepest = deepest
+        return reward, found.satisfaction
 
     def observe(self) -> dict[str, NDArray[Any]]:
         """What is known of each, as arrays of their own with N rows."""
         return {
             "history": self._history[self.sessions.users],
             "levels": self._last.copy(),
+            "deepest": self._deepest.copy(),
             "turn": self.sessions.turns.copy(),
         }
 
@@ -120,9 +128,14 @@ class FilmSlateEnv(gymnasium.Env[Observation, Any]):
     """One user at a time is shown slates of films until it finds one to watch, loses patience, or time is up.
 
     Observation: see `Observation`. Action: a film's row, or with `slate` > 1 the rows of a slate, the first place
-    first; the second showing of a film in one slate is ignored. Reward: the sum of the levels that the slate reached,
-    0..4 each. Terminated when the user has found something or lost patience, truncated after `max_turns`. `info` has
-    the user, `stop`, an index of `simulators.sessions.STOPS`, and after a step the user's satisfaction.
+    first; the second showing of a film in one slate is ignored. Reward: by how many levels the slate took the user
+    deeper than anything before it in the episode, 0..4, so that the undiscounted return is the deepest level reached,
+    0..4, and showing a film again earns nothing. Terminated when the user has found something or lost patience,
+    truncated after `max_turns`. `info` has the user, `stop`, an index of `simulators.sessions.STOPS`, and after a step
+    the user's satisfaction.
+
+    As an episode ends at the first film that is watched, one that would have been loved must come no later: the best
+    that can be done for a user is to show the film that goes deepest at once.
 
     The first `reset(seed=...)` fixes all that follows; later ones without a seed bring the next user. The option
     `{"user": row}` of `reset` chooses one.
@@ -180,7 +193,7 @@ class FilmSlateEnv(gymnasium.Env[Observation, Any]):
 
     def _observe(self) -> Observation:
         found = self._stage.observe()
-        return {"history": found["history"][0], "levels": found["levels"][0], "turn": found["turn"][0]}
+        return {name: value[0] for name, value in found.items()}
 
     def _info(self) -> dict[str, Any]:
         sessions = self._stage.sessions
@@ -191,8 +204,8 @@ class FilmSlateVectorEnv(VectorEnv[Observation, Any, NDArray[Any]]):
     """`FilmSlateEnv` N times, all advanced by one array operation; environment i seeded with s is the single one.
 
     `reset(seed=s)` seeds environment i with s + i. An environment that ended resets at the next step, whose action
-    is not read (`AutoresetMode.NEXT_STEP`). The arguments are those of `FilmSlateEnv`, with the number of environments
-    first.
+    is not read (`AutoresetMode.NEXT_STEP`). Rewards and ends are those of `FilmSlateEnv`, and so are the arguments,
+    with the number of environments first.
     """
 
     def __init__(
