@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from recsys import columns
 from simulators.errors import RolloutError
 from simulators.randomness import keyed_bits
-from simulators.sessions import STOPS, Sessions
+from simulators.sessions import STOPS, ChoiceModel, Sessions
 from simulators.types import LEVELS, StopReason
 from simulators.world import World, build_film_world
 
@@ -61,8 +61,16 @@ def episode_draws(
 class _SlateEpisodes:
     """N episodes side by side, as arrays; the environments are views of it."""
 
-    def __init__(self, count: int, world: World, slate: int, max_turns: int) -> None:
+    def __init__(
+        self, count: int, world: World, choice: ChoiceModel | None, slate: int, max_turns: int
+    ) -> None:
         films = len(world.catalogue)
+        choice = world.oracle if choice is None else choice
+        if choice.n_users != world.n_users:
+            raise RolloutError(
+                f"`choice` must have the world's {world.n_users} users, as their histories are shown; got "
+                f"{choice.n_users}. Fit it on the world's log."
+            )
         if not 1 <= slate <= films:
             raise RolloutError(f"`slate` must lie in 1..{films}, the number of films; got {slate}.")
         self._history = _liked_features(world)
@@ -72,7 +80,7 @@ class _SlateEpisodes:
         self._episodes = np.zeros(count, np.int64)
         self._last = np.zeros((count, slate), np.int64)
         self._deepest = np.zeros(count, np.int64)
-        self.sessions = Sessions(world.oracle, np.zeros(count, np.int64), seeds=0, max_turns=max_turns)
+        self.sessions = Sessions(choice, np.zeros(count, np.int64), seeds=0, max_turns=max_turns)
         features = world.catalogue.features
         self.observation_space = spaces.Dict(
             {
@@ -145,11 +153,13 @@ class FilmSlateEnv(gymnasium.Env[Observation, Any]):
         films: Its number of films.
         users: Its number of users.
         world_seed: Its seed.
+        choice: How its users react, such as `simulators.mirror.LearnedChoices`; None lets their hidden truth decide.
         slate: Films shown at once, K.
         max_turns: Slates after which an episode is truncated.
 
     Raises:
-        RolloutError: `slate` exceeds the films, `max_turns` is below 1, or the option names no user.
+        RolloutError: `slate` exceeds the films, `max_turns` is below 1, `choice` has other users than the world, or
+            the option names no user.
     """
 
     def __init__(
@@ -159,10 +169,13 @@ class FilmSlateEnv(gymnasium.Env[Observation, Any]):
         films: int = 2400,
         users: int = 1000,
         world_seed: int = 0,
+        choice: ChoiceModel | None = None,
         slate: int = 1,
         max_turns: int = 5,
     ) -> None:
-        self._stage = _SlateEpisodes(1, world or film_world(films, users, world_seed), slate, max_turns)
+        self._stage = _SlateEpisodes(
+            1, world or film_world(films, users, world_seed), choice, slate, max_turns
+        )
         self.observation_space = self._stage.observation_space
         self.action_space = self._stage.action_space
         self._seeded = False
@@ -216,13 +229,14 @@ class FilmSlateVectorEnv(VectorEnv[Observation, Any, NDArray[Any]]):
         films: int = 2400,
         users: int = 1000,
         world_seed: int = 0,
+        choice: ChoiceModel | None = None,
         slate: int = 1,
         max_turns: int = 5,
     ) -> None:
         super().__init__()
         self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
         self._stage = _SlateEpisodes(
-            num_envs, world or film_world(films, users, world_seed), slate, max_turns
+            num_envs, world or film_world(films, users, world_seed), choice, slate, max_turns
         )
         self.num_envs = num_envs
         self.single_observation_space = self._stage.observation_space

@@ -74,7 +74,8 @@ class LevelModel:
         Raises:
             MirrorError: A row that the model does not hold, or arrays of different shapes.
         """
-        who, what = self._checked(users, items)
+        who, what = np.asarray(users, np.int64), np.asarray(items, np.int64)
+        check_rows(who, what, n_users=len(self.users.mean), n_items=len(self.features))
         mean, variance = np.zeros(len(who)), np.zeros(len(who))
         for start in range(0, len(who), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
@@ -199,17 +200,6 @@ class LevelModel:
             effects=effects,
         )
 
-    def _checked(self, users: ArrayLike, items: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        who, what = np.asarray(users, np.int64), np.asarray(items, np.int64)
-        if who.ndim != 1 or who.shape != what.shape:
-            raise MirrorError(
-                f"`users` and `items` must both have shape (B,); got {who.shape} and {what.shape}. Give one of "
-                "each a pair."
-            )
-        _check_range("users", who, len(self.users.mean))
-        _check_range("items", what, len(self.features))
-        return who, what
-
 
 def rows_of_log(log: pd.DataFrame, *, n_users: int, n_items: int, n_levels: int) -> Rows:
     """The rows of a log as arrays; positions are 0 where the log has none.
@@ -231,6 +221,27 @@ def rows_of_log(log: pd.DataFrame, *, n_users: int, n_items: int, n_levels: int)
     if len(place) and place.min() < 0:
         raise MirrorError(f"`position` must be at least 0; got {place.min()}. Count places from 0.")
     return Rows(who, what, level, place)
+
+
+def check_rows(users: NDArray[np.int64], items: NDArray[np.int64], *, n_users: int, n_items: int) -> None:
+    """Refuse pairs that a model does not hold.
+
+    Args:
+        users: Shape (B,).
+        items: Shape (B,).
+        n_users: Number of users U.
+        n_items: Number of items I.
+
+    Raises:
+        MirrorError: A row outside its range, or arrays of different shapes.
+    """
+    if users.ndim != 1 or users.shape != items.shape:
+        raise MirrorError(
+            f"`users` and `items` must both have shape (B,); got {users.shape} and {items.shape}. Give one of "
+            "each a pair."
+        )
+    _check_range("users", users, n_users)
+    _check_range("items", items, n_items)
 
 
 def _check_range(name: str, values: NDArray[np.int64], size: int) -> None:
