@@ -20,8 +20,9 @@ from recsys import columns
 from simulators.errors import MirrorError
 from simulators.mirror.beliefs import Gaussians, Grouped, update_users, utilities
 from simulators.mirror.effects import Effect
-from simulators.mirror.exposure import Shown, browsed_chances, slates_of, user_evidence
-from simulators.mirror.steps import Rows, Values, expected_probabilities, expected_pull
+from simulators.mirror.exposure import Shown, browsed_chances, user_evidence
+from simulators.mirror.slates import known_slates
+from simulators.mirror.steps import Ints, Rows, Values, expected_probabilities, expected_pull
 from simulators.world.choice import NestedChoice
 from simulators.world.logs import POSITION
 
@@ -100,7 +101,8 @@ class LevelModel:
         """The same items and population with other users, known by the rows of a log of theirs.
 
         Args:
-            log: Columns user_id (0..n_users-1), item_id, level and, where known, position.
+            log: Columns user_id (0..n_users-1), item_id, level and, where known, position and timestamp, with rows as
+                for `fit_levels`.
             n_users: Number of users; one without rows is the average user, with all the doubt.
 
         Raises:
@@ -112,8 +114,9 @@ class LevelModel:
             np.repeat(self.population.covariance, n_users, axis=0),
         )
         grouped = Grouped.of(rows.users, users.mean.shape[1])
+        slates = known_slates(log)
         for _ in range(FOLD_IN_STEPS):
-            shown = self._shown(rows, users)
+            shown = self._shown(rows, slates, users)
             met = user_evidence(shown, self.features, self.items, self.population, self.gamma)
             found = utilities(rows, self.features, users, self.items, grouped)
             pull = expected_pull(self.choice, rows, found.mean, found.variance)
@@ -129,13 +132,9 @@ class LevelModel:
             )
         return replace(self, users=users)
 
-    def _shown(self, rows: Rows, users: Gaussians) -> Shown:
+    def _shown(self, rows: Rows, slates: Ints | None, users: Gaussians) -> Shown:
         """What users who are believed to be `users` met by browsing."""
-        chance, slates, size = (
-            np.ones(len(rows.users)),
-            slates_of(rows),
-            (len(users.mean), len(self.features)),
-        )
+        chance, size = np.ones(len(rows.users)), (len(users.mean), len(self.features))
         shown = Shown.of(rows, *size, browsed=chance, share=self.share)
         if slates is None or self.browsed == 1.0:
             return shown

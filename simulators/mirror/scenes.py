@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 
 from recsys import columns
 from simulators.errors import MirrorError
+from simulators.mirror.slates import LONGEST_GAP_S, number_slates
 from simulators.world.logs import POSITION
 
 Ints = NDArray[np.int64]
@@ -81,16 +82,15 @@ class ChoiceScenes:
 
 
 def slate_scenes(
-    log: pd.DataFrame, *, n_items: int, chosen_level: int = 1, longest_gap_s: int = 600
+    log: pd.DataFrame, *, n_items: int, chosen_level: int = 1, longest_gap_s: int = LONGEST_GAP_S
 ) -> tuple[ChoiceScenes, int]:
     """The slates of a log of exposures as scenes.
 
-    Rows of one user belong to one slate until the position stops rising or a gap in time. What reached deepest is the
-    choice, if it reached `chosen_level`; slates where two items share that depth show no single choice and are left
-    out.
+    Slates are those of `simulators.mirror.slates`. What reached deepest is the choice, if it reached `chosen_level`;
+    slates where two items share that depth show no single choice and are left out.
 
     Args:
-        log: Columns user_id, item_id, level, timestamp and position.
+        log: Columns user_id, item_id, level, timestamp and position; rows in any order.
         n_items: Number of items I.
         chosen_level: Least level that counts as chosen.
         longest_gap_s: Seconds between two rows after which a new slate begins.
@@ -110,11 +110,8 @@ def slate_scenes(
         ordered[name].to_numpy(np.int64)
         for name in (columns.USER, columns.ITEM, columns.LEVEL, columns.TIMESTAMP, POSITION)
     )
-    starts = np.ones(len(users), bool)
-    starts[1:] = (users[1:] != users[:-1]) | (places[1:] <= places[:-1])
-    starts[1:] |= times[1:] - times[:-1] > longest_gap_s
-    slate = np.cumsum(starts) - 1
-    first = np.flatnonzero(starts)
+    slate = number_slates(ordered, longest_gap_s=longest_gap_s)
+    first = np.flatnonzero(np.diff(slate, prepend=-1))
     slot = np.arange(len(users)) - first[slate]
     shape = len(first), int(slot.max()) + 1
     options, positions, depth = np.full(shape, NONE), np.zeros(shape, np.int64), np.full(shape, -1)
