@@ -85,15 +85,6 @@ def kept_secret(target: Target | None, heard: Sequence[str], card: ItemCard | No
     return None if any(names_title(text, target.title) for text in heard) else target.title
 
 
-def masked_share(dialogues: Sequence[Dialogue]) -> float:
-    """Share of dialogues in which a title had to be blanked out; all dialogues count, failed ones too. 0 for none."""
-    leaky = [
-        any(turn.user.masked or turn.feedback.utterance.masked for turn in dialogue.turns)
-        for dialogue in dialogues
-    ]
-    return sum(leaky) / max(len(leaky), 1)
-
-
 def _title_spans(text: str, title: str) -> list[Span]:
     """Where the title is said: disjoint spans of characters, in order."""
     wanted = [match[0] for match in _WORD.finditer(_YEAR.sub("", title))]
