@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recsys.columns import LEVEL, USER
+from recsys.columns import LEVEL, POSITION, USER
 from recsys.metrics.discrimination import auc, grouped_auc
 from recsys.significance import bootstrap_interval
 from simulators.mirror import LevelModel, fit_levels
-from simulators.world.logs import POSITION
 
 Values = NDArray[np.float64]
 

@@ -24,7 +24,6 @@ from simulators.mirror.exposure import Shown, browsed_chances, user_evidence
 from simulators.mirror.slates import known_slates
 from simulators.mirror.steps import Ints, Rows, Values, expected_probabilities, expected_pull
 from simulators.world.choice import NestedChoice
-from simulators.world.logs import POSITION
 
 KIND = "level model"
 ROWS_AT_ONCE = 100_000
@@ -216,7 +215,9 @@ def rows_of_log(log: pd.DataFrame, *, n_users: int, n_items: int, n_levels: int)
     _check_range("user_id", who, n_users)
     _check_range("item_id", what, n_items)
     _check_range("level", level, n_levels)
-    place = log[POSITION].to_numpy(np.int64) if POSITION in log.columns else np.zeros_like(who)
+    place = (
+        log[columns.POSITION].to_numpy(np.int64) if columns.POSITION in log.columns else np.zeros_like(who)
+    )
     if len(place) and place.min() < 0:
         raise MirrorError(f"`position` must be at least 0; got {place.min()}. Count places from 0.")
     return Rows(who, what, level, place)

@@ -17,7 +17,6 @@ from scipy.sparse import csr_array
 from recsys import columns
 from simulators.errors import MirrorError
 from simulators.mirror.slates import LONGEST_GAP_S, number_slates
-from simulators.world.logs import POSITION
 
 Ints = NDArray[np.int64]
 NONE = -1
@@ -101,14 +100,14 @@ def slate_scenes(
     Raises:
         MirrorError: The log has no positions.
     """
-    if POSITION not in log.columns:
+    if columns.POSITION not in log.columns:
         raise MirrorError(
-            f"A log of slates must have a column `{POSITION}`; got {list(log.columns)}. Use `sampled_scenes`."
+            f"A log of slates must have a column `{columns.POSITION}`; got {list(log.columns)}. Use `sampled_scenes`."
         )
-    ordered = log.sort_values([columns.USER, columns.TIMESTAMP, POSITION], kind="stable")
+    ordered = log.sort_values([columns.USER, columns.TIMESTAMP, columns.POSITION], kind="stable")
     users, items, levels, times, places = (
         ordered[name].to_numpy(np.int64)
-        for name in (columns.USER, columns.ITEM, columns.LEVEL, columns.TIMESTAMP, POSITION)
+        for name in (columns.USER, columns.ITEM, columns.LEVEL, columns.TIMESTAMP, columns.POSITION)
     )
     slate = number_slates(ordered, longest_gap_s=longest_gap_s)
     first = np.flatnonzero(np.diff(slate, prepend=-1))

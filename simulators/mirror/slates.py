@@ -5,7 +5,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from recsys import columns
-from simulators.world.logs import POSITION
 
 LONGEST_GAP_S = 600
 """Seconds between two rows of a user after which a new slate begins."""
@@ -26,8 +25,8 @@ def number_slates(log: pd.DataFrame, *, longest_gap_s: int = LONGEST_GAP_S) -> N
         Shape (N,), 0..S-1 for S slates.
     """
     has_times = columns.TIMESTAMP in log.columns
-    keys = [columns.USER, columns.TIMESTAMP, POSITION] if has_times else [columns.USER]
-    users, places = (log[name].to_numpy(np.int64) for name in (columns.USER, POSITION))
+    keys = [columns.USER, columns.TIMESTAMP, columns.POSITION] if has_times else [columns.USER]
+    users, places = (log[name].to_numpy(np.int64) for name in (columns.USER, columns.POSITION))
     # The last key of a lexical sort counts first; equal rows keep their order.
     order = np.lexsort([log[name].to_numpy(np.int64) for name in reversed(keys)])
     users, places = users[order], places[order]
@@ -42,6 +41,6 @@ def number_slates(log: pd.DataFrame, *, longest_gap_s: int = LONGEST_GAP_S) -> N
 
 def known_slates(log: pd.DataFrame) -> NDArray[np.int64] | None:
     """As `number_slates`; None where a log has no positions, or none but the first. Shape (N,)."""
-    if POSITION not in log.columns or not log[POSITION].to_numpy().any():
+    if columns.POSITION not in log.columns or not log[columns.POSITION].to_numpy().any():
         return None
     return number_slates(log)
