@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 
 from benchmarks.mirror_choice import by_user, versus
 from benchmarks.mirror_real import popularity_levels
-from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
+from recsys.columns import ITEM, LEVEL, POSITION, TIMESTAMP, USER
 from recsys.data.readers.open_bandit import read_bandit_log
 from simulators.mirror import fit_levels
 from simulators.mirror.selection import level_probabilities, log_losses
 from simulators.world import item_mean_levels
-from simulators.world.logs import POSITION
 
 Values = NDArray[np.float64]
 EARLY_SHARE = 0.5

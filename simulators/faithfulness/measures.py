@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from recsys.columns import ITEM, LEVEL, USER
+from recsys.columns import ITEM, LEVEL, POSITION, USER
 from simulators.faithfulness import choices
 from simulators.faithfulness.acceptance import acceptance_auc
 from simulators.faithfulness.behaviour import (
     POLICY,
-    POSITION,
     PROBABILITY,
     WEIGHT,
     behaviour_features,

@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from recsys.columns import ITEM, LEVEL, USER
+from recsys.columns import ITEM, LEVEL, POSITION, USER
 from simulators.mirror.fitting import fit_levels
 from simulators.mirror.level_model import LevelModel
-from simulators.world.logs import POSITION
 
 Values = NDArray[np.float64]
 

@@ -13,7 +13,6 @@ from simulators.world.oracle import Oracle
 
 SLATE = 10
 BROWSED_SHARE = 0.5
-POSITION = "position"
 START_S = 1_700_000_000
 _CELLS = 4_000_000  # users x films drawn at once, to bound memory
 
@@ -61,7 +60,7 @@ def simulate_log(
             columns.ITEM: items.ravel(),
             columns.LEVEL: levels,
             columns.TIMESTAMP: _draw_times(items.shape, rng).ravel(),
-            POSITION: position,
+            columns.POSITION: position,
         }
     )
 
