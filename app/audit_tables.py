@@ -42,12 +42,17 @@ def criteria_table(verdict: Part) -> Table:
         verdict: One of `verdicts` in a report.
     """
     rows = [
-        [row["words"], _measured(row), _KINDS[row["kind"]].format(f"{row['limit']:g}"), row["standing"]]
+        [row["words"], _measured(row), _KINDS[row["kind"]].format(f"{row['limit']:g}"), _standing(row)]
         for row in verdict["criteria"]
     ]
     return Table(
         f"{verdict['use'].capitalize()}: what it rests on", ["measure", "value [95 %]", "limit", ""], rows
     )
+
+
+def _standing(criterion: Part) -> str:
+    note = criterion.get("note")
+    return f"{criterion['standing']}: {note}" if note else str(criterion["standing"])
 
 
 def limits_table(report: Part) -> Table:
@@ -160,6 +165,10 @@ def examples_table(report: Part) -> Table:
     )
 
 
+def _strays(by_chance: float | None) -> str:
+    return "not tested" if by_chance is None else f"{by_chance:.3f}"
+
+
 def choices_table(report: Part) -> Table:
     """How well choices are foretold."""
     part = report["choices"]
@@ -171,7 +180,7 @@ def choices_table(report: Part) -> Table:
         ["nats saved over picking blindly", show(part["nll_saved"], "metric_gain")],
         ["calibration error (ECE, equal mass)", show(part["ece"], "metric")],
         ["chance of accuracies as uneven over places", f"{part['slots']['p_flat']:.3g}"],
-        ["how far one place's accuracy strays by chance", f"{part['slots']['by_chance']:.3f}"],
+        ["how far one place's accuracy strays by chance", _strays(part["slots"]["by_chance"])],
         ["chance of places as uneven", f"{part['slots']['p_even']:.3g}"],
     ]
     return Table(

@@ -12,8 +12,10 @@ over-agreeable    users who take what they are offered
 The last six have personas, of the run's own users.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,7 +29,8 @@ from app.rehearsing import Guests
 from persona.data.comparisons import ComparisonTable
 from simulators.chat.model import ChatModel
 from simulators.errors import MirrorError
-from simulators.mirror import LevelModel, Manners, Wording, fit_levels
+from simulators.mirror import LevelModel, Manners, Wording
+from simulators.mirror.selection import fit_best_levels
 from simulators.protocols import SimulatedUser
 from simulators.users.ailo import AiloUsers
 from simulators.users.ailo_types import AiloConfig, Form
@@ -43,7 +46,7 @@ from simulators.world.true_personas import personas_from_truth
 NEEDS_TARGETS = frozenset({"target-holding"})
 """Kinds of users who must have one item in mind; see `app.rehearsing.with_targets`."""
 
-_KNOWS_WORTH = frozenset({"viewers", "learned"})
+_WITHOUT_PERSONA = frozenset({"viewers", "learned"})
 
 
 def users_of(
@@ -77,7 +80,7 @@ def users_of(
     if people is None:
         people = personas_of(run, kind, guests, personas=personas)
     if kind in _AILO:
-        settings = AiloConfig(form=_AILO[kind], max_turns=run.config.turns)
+        settings = AiloConfig(max_turns=run.config.turns, **_AILO[kind])
         if ailo_satisfaction == "expression":
             settings = settings.model_copy(update={"satisfaction_from": ("expression",)})
         return AiloUsers(people, chat, settings)
@@ -90,20 +93,23 @@ def personas_of(run: RunContext, kind: str, guests: Guests, *, personas: str = "
     Raises:
         ConfigError: As `users_of` says.
     """
-    if kind in _KNOWS_WORTH:
+    if kind in _WITHOUT_PERSONA:
         return []
     return (_true_personas if personas == "true" else _observed_personas)(run, guests)
 
 
 def judge_of(run: RunContext, kind: str, users: SimulatedUser) -> SimulatedUser:
-    """Who knows what was worth how much: the users themselves, or the world's own where their kind does not."""
-    return users if kind in _KNOWS_WORTH else viewers_of(run)
+    """Who knows what was worth how much: always the world's own users, as all others merely believe."""
+    return users if kind == "viewers" else viewers_of(run)
 
 
 def learned_levels(run: RunContext, log: pd.DataFrame) -> LevelModel:
-    """What users learned from a log of the run's world do with items; the log is all that is known."""
-    world = run.world
-    return fit_levels(log, world.catalogue.features, n_users=world.n_users, seed=run.seed("learned users"))
+    """What users learned from a log of the run's world do with items; the log is all that is known.
+
+    How they are fitted to the log, its own last rows decide.
+    """
+    world, seed = run.world, run.seed("learned users")
+    return fit_best_levels(log, world.catalogue.features, n_users=world.n_users, seed=seed).model
 
 
 def _learned(run: RunContext, chat: ChatModel) -> MirrorUsers:
@@ -131,7 +137,8 @@ def _wording(run: RunContext, model: LevelModel, manners: Manners) -> Wording:
     dialogues = load_lessons(run, 1).dialogues if run.config.rounds else []
     try:
         return Wording.fit(model, manners, dialogues)
-    except MirrorError:
+    except MirrorError as err:
+        warnings.warn(f"Users are learned with assumed wording. {err}", stacklevel=2)
         return Wording()
 
 
@@ -180,7 +187,11 @@ def _by_rule(people: Sequence[Persona], chat: ChatModel, turns: int, *, rule: Ru
     return RuleUsers(rule, {person.user: wish_of(person) for person in people}, chat, max_turns=turns)
 
 
-_AILO: Mapping[str, Form] = {"ailo": Form.MERGED, "ailo-five-calls": Form.FIVE_CALLS}
+_AILO: Mapping[str, dict[str, Any]] = {
+    "ailo": {"form": Form.MERGED},
+    # As published: nobody errs in rating, and nobody is absent-minded.
+    "ailo-five-calls": {"form": Form.FIVE_CALLS, "rating_noise": 0.0, "lapse_rate": 0.0},
+}
 _WITH_PERSONA: Mapping[str, Callable[[Sequence[Persona], ChatModel, int], SimulatedUser]] = {
     "persona-prompt": _persona_prompt,
     "target-holding": _target_holding,

@@ -33,7 +33,7 @@ LOCAL = "local"
 
 _ENDPOINT = re.compile(r"(.+?)@(https?://.+)")
 _VARIABLE = "[A-Za-z_][A-Za-z0-9_]{0,63}"
-_KEYED = rf"[A-Za-z0-9.:\[\]-]+={_VARIABLE}"
+_KEYED = rf"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(:[0-9]{{1,5}})?={_VARIABLE}"
 
 
 def split_endpoint(name: str) -> tuple[str, str] | None:
@@ -47,8 +47,16 @@ def split_endpoint(name: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def _host(url: str) -> str:
-    return (urlsplit(url).hostname or "").lower()
+def model_of(name: str) -> str:
+    """The model that a name means, wherever it is served."""
+    parts = split_endpoint(name)
+    return parts[0] if parts else name
+
+
+def _server(url: str) -> tuple[str, int]:
+    """Host and port of an endpoint."""
+    parts = urlsplit(url)
+    return (parts.hostname or "").rstrip("."), parts.port or (443 if parts.scheme == "https" else 80)
 
 
 def _check_name(name: str) -> str:
@@ -90,8 +98,8 @@ class ChatFields(BaseModel):
     # Speaks for the users: "local" (the run's base model), folder or id of a causal language model, or MODEL@URL.
     chat: ChatName = LOCAL
 
-    # For endpoints: environment variable that holds the key. Where several hosts are named, HOST=NAME for each that
-    # asks for one, with commas between, so that no host is sent the key of another. Not given for servers without keys.
+    # For endpoints: environment variable that holds the key. Where several servers are named, HOST=NAME or
+    # HOST:PORT=NAME for each that asks for one, with commas between, so that none is sent the key of another.
     key_variable: Annotated[
         str | None, Field(pattern=rf"^({_VARIABLE}|{_KEYED}(,{_KEYED})*)$", exclude=True, repr=False)
     ] = None
@@ -112,16 +120,44 @@ class ChatFields(BaseModel):
         given = self.key_variable
         if given is None or "=" not in given:
             return given
-        keys = {host.lower(): name for host, name in (part.split("=") for part in given.split(","))}
-        return keys.get(_host(url))
+        host, port = _server(url)
+        keys = self._keys()
+        return keys.get((host, port)) or keys.get((host, None))
+
+    def _keys(self) -> dict[tuple[str, int | None], str]:
+        """Variables by host and port, the port None where all of the host's are meant.
+
+        Raises:
+            ValueError: One server is named twice.
+        """
+        found: dict[tuple[str, int | None], str] = {}
+        for part in (self.key_variable or "").split(","):
+            place, _, name = part.partition("=")
+            parts = urlsplit(f"//{place}")
+            key = ((parts.hostname or "").rstrip("."), parts.port)
+            if key in found:
+                raise ValueError(f"`key_variable` must name each server once; got {place} twice.")
+            found[key] = name
+        return found
 
     @model_validator(mode="after")
-    def _check_hosts(self) -> Self:
+    def _check_servers(self) -> Self:
         named = [split_endpoint(value) for value in self.__dict__.values() if isinstance(value, str)]
-        hosts = sorted({_host(parts[1]) for parts in named if parts})
-        if self.key_variable is not None and "=" not in self.key_variable and len(hosts) > 1:
-            raise ValueError(
-                f"`key_variable` must say whose key it is where several hosts are named; got one for "
-                f"{', '.join(hosts)}. Write key_variable={hosts[0]}=NAME, with commas between those of several hosts."
-            )
+        servers = sorted({_server(parts[1]) for parts in named if parts})
+        told = ", ".join(f"{host}:{port}" for host, port in servers)
+        if self.key_variable is None:
+            return self
+        if "=" not in self.key_variable:
+            if len(servers) > 1:
+                raise ValueError(
+                    f"`key_variable` must say whose key it is where several servers are named; got one for {told}. "
+                    f"Write key_variable={servers[0][0]}:{servers[0][1]}=NAME, with commas between those of several."
+                )
+            return self
+        for host, port in self._keys():
+            if not any(host == known and port in {None, its} for known, its in servers):
+                raise ValueError(
+                    f"`key_variable` must name servers that are asked; got {host}, and {told or 'none'} are asked. "
+                    "Correct the host, or the port."
+                )
         return self

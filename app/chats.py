@@ -1,5 +1,6 @@
 """The chat models that a simulation or a training names, opened when asked for and shared by all who name them."""
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -90,5 +91,6 @@ class Chats:
 
 def hash_chats(*names: str) -> dict[str, str]:
     """SHA-256 of the files of those chat models that are folders."""
-    folders = {Path(name) for name in names if name != LOCAL and Path(name).is_dir()}
+    # Unlike Path.is_dir, this takes names too long for a file.
+    folders = {Path(name) for name in names if name != LOCAL and os.path.isdir(name)}
     return {f"{folder}/{name}": h for folder in sorted(folders) for name, h in hash_files(folder).items()}

@@ -18,7 +18,7 @@ from app.casting import learned_levels
 from app.files import write_atomically
 from app.pipeline.context import RunContext
 from app.pipeline.rounds import known_log
-from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
+from recsys.columns import ITEM, LEVEL, POSITION, TIMESTAMP, USER
 from simulators.faithfulness.foretelling import (
     DRAWS,
     ForetellingUser,
@@ -27,11 +27,11 @@ from simulators.faithfulness.foretelling import (
     reactions_frame,
     scenes_of_taken,
 )
+from simulators.mirror.selection import split_by_user
 from simulators.protocols import SimulatedUser
 from simulators.types import SUCCESS_LEVEL
 from simulators.users.film_viewers import FilmViewers
 from simulators.users.mirror import MirrorUsers
-from simulators.world.logs import POSITION, split_by_user
 
 PREDICTIONS, REACTIONS, HELD_OUT = "predictions.parquet", "reactions.parquet", "held_out.parquet"
 _EARLIER_SHARE = 0.8

@@ -8,6 +8,7 @@ OUT/answers.sqlite       what endpoints answered, so that a stopped training pay
 The run that it starts from is read and never changed.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from app.casting import NEEDS_TARGETS, judge_of, users_of
+from app.chat_config import model_of
 from app.chats import Chats, hash_chats
 from app.errors import ConfigError
 from app.files import read_json, write_json
@@ -36,7 +38,7 @@ from persona.recipes.policy import PolicyConfig, PreferencePairs
 from recsys.significance import paired_difference
 from simulators.agent import Recommender
 from simulators.chat.model import ChatModel
-from simulators.judge import PairwiseJudge
+from simulators.judge import JudgeConfig, PairwiseJudge, Verdict, position_bias
 from simulators.protocols import SimulatedUser
 from simulators.recipes.ecpo import EcpoConfig, train_ecpo
 from simulators.recipes.judged import JudgedTraining
@@ -57,6 +59,7 @@ MEASURES = ("satisfaction", "utility", "success", "turns")
 _DECIDED_BY_CHAT = frozenset({"ailo", "persona-prompt"})
 _STAGE = "train"
 _POLICY = "policy"
+_JUDGED = frozenset({"judge", "both"})
 
 
 def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console: Console) -> Path:
@@ -74,11 +77,13 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
 
     Raises:
         StoreError: There is no finished run where the configuration says.
-        ConfigError: The judges are those who train, the run has too few users, or there are no true personas of them.
+        ConfigError: The judges are those who train, the gate's is who rewrites, the run has too few users, or there are
+            no true personas of them.
         EndpointError: An endpoint does not answer, or its budget is spent; its answers are kept for --resume.
     """
     quiet_libraries()
     _refuse_own_judges(config)
+    _refuse_own_gate(config)
     run = open_run(Path(config.run), "choices", "policy")
     learners = _invited(run, config.users, invite_learners(run, config.learners, seed=config.seed))
     judging = _invited(run, config.judges, invite_unseen(run, config.judging, seed=config.seed))
@@ -92,10 +97,12 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
             with Chats(config, run, out) as chats:
                 users = _cast(run, config, config.users, learners, chats.of(config.chat))
                 judges = _judges(run, config, judging, chats)
+                watched = _watched(run, config, learners, users)
                 report = _teller(view)
-                result = METHODS[method](_Lesson(run, config, agent, users, learners, judges, chats, report))
+                lesson = _Lesson(run, config, agent, users, learners, judges, watched, chats, report, [])
+                result = METHODS[method](lesson)
             agent.policy.save(view.folder / "policy")
-            write_json(view.folder / "result.json", _to_json(result))
+            write_json(view.folder / "result.json", _to_json(result) | _gate_bias(lesson.verdicts))
 
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             run_stages(store, [Stage(_STAGE, f"Training by {method}", work)], progress)
@@ -109,11 +116,23 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
 def _refuse_own_judges(config: TrainConfig) -> None:
     """Refuse judges who decide as those do who are trained with: a policy that fools the one fools the other."""
     families = {kind.removesuffix("-five-calls") for kind in (config.users, config.judges)}
-    chats = {config.chat, config.judges_chat}
+    chats = {model_of(config.chat), model_of(config.judges_chat)}
     if len(families) == 1 and (len(chats) == 1 or not families <= _DECIDED_BY_CHAT):
         raise ConfigError(
             f"`judges` must be of another kind than `users`; got {config.judges} and {config.users}. Choose another "
             f"kind{', or another `judges_chat`' if families <= _DECIDED_BY_CHAT else ''}."
+        )
+
+
+def _refuse_own_gate(config: TrainConfig) -> None:
+    """Refuse a judge at the gate who wrote what it judges, or who decides for the users that are met again there."""
+    own = {model_of(config.rewriter)}
+    if config.users.removesuffix("-five-calls") in _DECIDED_BY_CHAT:
+        own.add(model_of(config.chat))
+    if config.gate in _JUDGED and model_of(config.gate_chat) in own:
+        raise ConfigError(
+            f"`gate_chat` must be another model than rewrites or decides for the users; got {config.gate_chat} for "
+            "both. Name another."
         )
 
 
@@ -143,6 +162,23 @@ def _judges(run: RunContext, config: TrainConfig, guests: Guests, chats: Chats) 
     )
 
 
+def _watched(
+    run: RunContext, config: TrainConfig, learners: Guests, users: SimulatedUser
+) -> Rehearsal | None:
+    """Some of the learners, those of the lowest numbers, which mean nothing."""
+    count = min(config.watched, len(learners.users))
+    if count < 2:
+        return None
+    return Rehearsal(
+        users,
+        learners.users[:count].tolist(),
+        learners.histories[:count],
+        learners.condition.select(range(count)),
+        run.seed(f"watched {config.seed}"),
+        worth=judge_of(run, config.users, users),
+    )
+
+
 def summarise(saved: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
     """What judges felt at the end against the beginning, and what each round brought.
 
@@ -153,7 +189,8 @@ def summarise(saved: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
     outcomes = [
         Outcome(*(np.asarray(row[name], np.float64) for name in MEASURES)) for row in saved["outcomes"]
     ]
-    first, last = outcomes[0], outcomes[-1]
+    # Where training was stopped, the policy is the one before the last hearing.
+    first, last = outcomes[0], outcomes[-2 if saved["stopped"] else -1]
     return {
         "judges": {
             name: {
@@ -166,6 +203,7 @@ def summarise(saved: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
         "goodhart_gap": goodhart_gap(first, last, seed=seed).to_report(),
         "rounds": saved["rounds"],
         "stopped": saved["stopped"],
+        "gate_bias": saved["gate_bias"],
     }
 
 
@@ -178,8 +216,10 @@ class _Lesson(NamedTuple):
     users: SimulatedUser
     learners: Guests
     judges: Rehearsal
+    watched: Rehearsal | None
     chats: Chats
     report: Callable[[Mapping[str, float]], None]
+    verdicts: list[Verdict]
 
     def shared(self) -> dict[str, Any]:
         """The arguments by name that all recipes have in common."""
@@ -188,6 +228,7 @@ class _Lesson(NamedTuple):
             "condition": self.learners.condition,
             "seed": self.run.seed(f"training {self.config.seed}"),
             "judges": self.judges,
+            "trained_with": self.watched,
             "report": self.report,
         }
 
@@ -228,12 +269,17 @@ def _train_ecpo(lesson: _Lesson) -> JudgedTraining:
 
 def _gates(lesson: _Lesson) -> Callable[[int], Sequence[Gate]]:
     """From the seed of a round's dialogues to what its rewrites must pass."""
-    wanted = lesson.config.gate
-    judge = PairwiseJudge(lesson.chats.of(lesson.config.gate_chat)) if wanted in {"judge", "both"} else None
+    config = lesson.config
+    judge = None
+    if config.gate in _JUDGED:
+        # One vote is the likeliest; several must be drawn to differ.
+        heat = 0.7 if config.gate_votes > 1 else 0.0
+        asked = JudgeConfig(samples=config.gate_votes, own_answer=config.gate_own_answer, temperature=heat)
+        judge = PairwiseJudge(lesson.chats.of(config.gate_chat), asked)
 
     def gates(luck: int) -> list[Gate]:
-        felt = [felt_by(lesson.users, seed=luck)] if wanted in {"felt", "both"} else []
-        return felt + ([judged_by(judge, seed=luck)] if judge else [])
+        felt = [felt_by(lesson.users, seed=luck)] if config.gate in {"felt", "both"} else []
+        return felt + ([judged_by(judge, seed=luck, heard=lesson.verdicts)] if judge else [])
 
     return gates
 
@@ -284,7 +330,16 @@ def _imitation(config: TrainConfig) -> ImitationConfig:
 
 
 def _teller(view: StageView) -> Callable[[Mapping[str, float]], None]:
-    return lambda row: view.advance(int(row["step"]) + 1, int(row["steps"])) if "step" in row else None
+    """Keeps every row of figures, one JSON object a line, and shows how far the training is."""
+
+    def tell(row: Mapping[str, float]) -> None:
+        known = {name: value if np.isfinite(value) else None for name, value in row.items()}
+        with (view.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(known) + "\n")
+        if "step" in row:
+            view.advance(int(row["step"]) + 1, int(row["steps"]))
+
+    return tell
 
 
 def _to_json(result: JudgedTraining) -> dict[str, Any]:
@@ -293,6 +348,12 @@ def _to_json(result: JudgedTraining) -> dict[str, Any]:
         "rounds": result.rounds,
         "stopped": result.stopped,
     }
+
+
+def _gate_bias(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """How far the judge at the gate favours what it is shown first; None where it compared too little."""
+    compared = [verdict for verdict in verdicts if not np.isnan(verdict.preference)]
+    return {"gate_bias": position_bias(compared)._asdict() if len(compared) > 1 else None}
 
 
 def _show(report: Mapping[str, Any], console: Console) -> None:
@@ -308,5 +369,7 @@ def _show(report: Mapping[str, Any], console: Console) -> None:
             f"{low:+.3f} to {high:+.3f}",
         )
     console.print(table)
+    for figures in report["rounds"]:
+        console.print(", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in figures.items()))
     if report["stopped"]:
-        console.print("Stopped: the judges were pleased without being served.")
+        console.print("Stopped: users were pleased without being served. The policy is the one before.")

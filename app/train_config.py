@@ -28,6 +28,9 @@ class TrainConfig(ChatFields):
     # Users who train and users who judge, at least 2 each and at most as many as the run has.
     learners: Annotated[int, Field(ge=2)] = 128
     judging: Annotated[int, Field(ge=2)] = 200
+    # Learners who are heard beside the judges, to see whether the policy pleases those it trains with rather than serve
+    # them; at most all, none below 2.
+    watched: Annotated[int, Field(ge=0)] = 64
 
     # Dialogues of each learner whose successes are imitated first, 0 or more, and optimiser steps of that.
     plans: Annotated[int, Field(ge=0)] = 1
@@ -49,6 +52,10 @@ class TrainConfig(ChatFields):
     gate: Literal["felt", "judge", "both", "none"] = "felt"
     # The language model that judges at the gate, named as `chat` is.
     gate_chat: ChatName = LOCAL
+    # Its votes on each rewrite in each order, at least 1, and whether it first answers the user itself, to compare with
+    # (self-reference).
+    gate_votes: Annotated[int, Field(ge=1)] = 1
+    gate_own_answer: bool = False
     # Who rewrites: the "policy" itself, or a language model, named as `chat`.
     rewriter: ChatName = "policy"
     # How far the policy is steered away from what was minded when it rewrites, 0 to 1. At 0 it draws again, and the

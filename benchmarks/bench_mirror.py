@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
-from benchmarks.mirror_choice import Setting, by_user, fit_best, log_losses, predict
+from benchmarks.mirror_choice import by_user
 from benchmarks.mirror_clicks import measure_openbandit
 from benchmarks.mirror_real import measure_movielens, measure_redial
 from benchmarks.recording import record
@@ -33,9 +33,15 @@ from recsys.recipes.gnolr_config import GnolrConfig
 from recsys.significance import bootstrap_interval
 from recsys.types import Histories, Ints, Retriever, histories_from_log
 from simulators.mirror import LevelModel, fit_levels
+from simulators.mirror.selection import (
+    Setting,
+    fit_best_levels,
+    level_probabilities,
+    log_losses,
+    split_by_user,
+)
 from simulators.world import World, build_film_world, draw_population
 from simulators.world.choice import IMPRESSION_POSITION_EFFECT, IMPRESSION_SLOPES
-from simulators.world.logs import split_by_user
 
 Values = NDArray[np.float64]
 SUCCESS = 2
@@ -88,11 +94,16 @@ def _measure_world(seed: int, impressions: int, options: argparse.Namespace) -> 
     world = build_film_world(options.films, options.users, seed=seed, impressions_per_user=impressions)
     log, later = split_by_user(world.log, 0.8)
     features = world.catalogue.features.astype(np.float64)
-    model, chosen, tried = fit_best(
-        log, features, n_users=world.n_users, iterations=options.iterations, settings=FILM_SETTINGS
+    model, chosen, tried = fit_best_levels(
+        log,
+        features,
+        n_users=world.n_users,
+        iterations=options.iterations,
+        settings=FILM_SETTINGS,
+        seed=0,
     )
     _progress(f"{impressions} impressions, seed {seed}: fitted", start)
-    told = predict(model, later)
+    told = level_probabilities(model, later)
     true = world.oracle.level_probabilities(later["user_id"], later["item_id"], position=later["position"])
     loss, least = log_losses(told, later), log_losses(true, later)
     reached = later["level"].to_numpy()
@@ -101,7 +112,7 @@ def _measure_world(seed: int, impressions: int, options: argparse.Namespace) -> 
     histories = histories_from_log(log, np.arange(world.n_users), len(world.catalogue))
     result = {
         "seed": seed,
-        "setting": {**chosen._asdict(), "tried": tried},
+        "setting": {**chosen._asdict(), "tried": {str(s): loss for s, loss in tried.items()}},
         "nll": float(loss.mean()),
         "oracle_nll": float(least.mean()),
         "base_rate_nll": float(log_losses(base, later).mean()),
@@ -132,7 +143,7 @@ def _loss_with_hidden_qualities(
     """NLL of the model where films' true hidden qualities are among their attributes: what is left is users to know."""
     vectors = draw_population(world.catalogue, world.n_users, seed=seed).item_vectors.astype(np.float64)
     model = fit_levels(log, vectors, n_users=world.n_users, n_factors=0, iterations=iterations, seed=0)
-    return float(log_losses(predict(model, later), later).mean())
+    return float(log_losses(level_probabilities(model, later), later).mean())
 
 
 def _interval(model: LevelModel, name: str, truth: float) -> dict[str, object]:

@@ -1,6 +1,4 @@
-"""How the settings of a fitted choice model are chosen, and how predictions of levels are judged by user."""
-
-from typing import NamedTuple
+"""How predictions of levels are judged by user."""
 
 import numpy as np
 import pandas as pd
@@ -9,81 +7,11 @@ from numpy.typing import NDArray
 from recsys.columns import LEVEL, USER
 from recsys.metrics.discrimination import auc, grouped_auc
 from recsys.significance import bootstrap_interval
-from simulators.mirror import LevelModel, fit_levels
-from simulators.world.logs import POSITION, split_by_user
+from simulators.mirror.selection import log_losses
 
 Values = NDArray[np.float64]
 
 N_BOOT = 300
-
-
-class Setting(NamedTuple):
-    """What the log's own held-out rows choose among: factors, and whether what was met counts."""
-
-    n_factors: int
-    use_exposure: bool
-
-
-SETTINGS = (Setting(0, False), Setting(0, True), Setting(4, False), Setting(4, True))
-
-
-def predict(model: LevelModel, rows: pd.DataFrame) -> Values:
-    """P(level) of the rows of a log. Shape (N, K)."""
-    place = rows[POSITION].to_numpy() if POSITION in rows else 0
-    return model.probabilities(rows[USER], rows["item_id"], position=place)
-
-
-def log_losses(probabilities: Values, rows: pd.DataFrame) -> Values:
-    """-log P(level) of each row, in nats."""
-    return np.asarray(
-        -np.log(np.take_along_axis(probabilities, rows[LEVEL].to_numpy()[:, None], axis=1)[:, 0])
-    )
-
-
-def fit_best(
-    log: pd.DataFrame,
-    features: Values,
-    *,
-    n_users: int,
-    n_levels: int = 5,
-    iterations: int,
-    settings: tuple[Setting, ...] = SETTINGS,
-) -> tuple[LevelModel, Setting, dict[str, float]]:
-    """Fit to the log with the setting that foretells the last tenth of each user's rows of it best.
-
-    Args:
-        log: Training rows, by user, then time.
-        features: Attributes of the items. Shape (I, F).
-        n_users: Number of users.
-        n_levels: Number of levels.
-        iterations: Rounds of the final fit; trials get half.
-        settings: What to choose among.
-
-    Returns:
-        The model, the setting chosen, and every setting's held-out NLL in nats.
-    """
-    fit, held_out = split_by_user(log, 0.9)
-    losses = []
-    for setting in settings:
-        trial = fit_levels(
-            fit,
-            features,
-            n_users=n_users,
-            n_levels=n_levels,
-            iterations=max(iterations // 2, 1),
-            seed=0,
-            **setting._asdict(),
-        )
-        losses.append(float(log_losses(predict(trial, held_out), held_out).mean()))
-    best = settings[int(np.argmin(losses))]
-    model = fit_levels(
-        log, features, n_users=n_users, n_levels=n_levels, iterations=iterations, seed=0, **best._asdict()
-    )
-    tried = {
-        f"{s.n_factors} factors, {'with' if s.use_exposure else 'without'} exposure": loss
-        for s, loss in zip(settings, losses, strict=True)
-    }
-    return model, best, tried
 
 
 def by_user(values: Values, rows: pd.DataFrame) -> Values:

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.mirror_choice import by_user, log_losses, predict, versus
+from benchmarks.mirror_choice import by_user, versus
 from benchmarks.mirror_real import popularity_levels
-from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
+from recsys.columns import ITEM, LEVEL, POSITION, TIMESTAMP, USER
 from recsys.data.readers.open_bandit import read_bandit_log
 from simulators.mirror import fit_levels
+from simulators.mirror.selection import level_probabilities, log_losses
 from simulators.world import item_mean_levels
-from simulators.world.logs import POSITION
 
 Values = NDArray[np.float64]
 EARLY_SHARE = 0.5
@@ -44,7 +44,7 @@ def _measure_policy(folder: Path, iterations: int) -> dict[str, object]:
         iterations=iterations,
         seed=0,
     )
-    told = predict(model, later)
+    told = level_probabilities(model, later)
     means = item_mean_levels(early, later[ITEM], n_items=n_items, n_levels=2)
     fame = popularity_levels(early, later[ITEM].to_numpy(), n_items=n_items, n_levels=2)
     clicked = float(early[LEVEL].mean())

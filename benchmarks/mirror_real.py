@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from benchmarks.mirror_choice import Setting, by_user, fit_best, log_losses, predict, versus
+from benchmarks.mirror_choice import by_user, versus
 from benchmarks.mirror_prompt import LIKE_WORDS, prompted_levels
 from persona.policy.language_model import load_language_model
 from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
@@ -27,10 +27,16 @@ from simulators.mirror import (
     option_covariates,
     sampled_scenes,
 )
+from simulators.mirror.selection import (
+    Setting,
+    fit_best_levels,
+    level_probabilities,
+    log_losses,
+    split_by_user,
+)
 from simulators.types import LEVELS
 from simulators.world import Catalogue, item_mean_levels, level_of_stars, read_movielens
 from simulators.world.catalogue import FILM_COLUMNS
-from simulators.world.logs import split_by_user
 
 Values = NDArray[np.float64]
 N_OPTIONS = 5
@@ -55,13 +61,13 @@ def measure_movielens(folder: Path, *, iterations: int) -> dict[str, object]:
     early, later = split_by_user(log, 0.8)
     n_users, n_items = len(data.user_ids), len(data.catalogue)
     features = data.catalogue.features.astype(np.float64)
-    model, chosen, tried = fit_best(early, features, n_users=n_users, iterations=iterations)
-    told = predict(model, later)
+    model, chosen, tried = fit_best_levels(early, features, n_users=n_users, iterations=iterations, seed=0)
+    told = level_probabilities(model, later)
     means = item_mean_levels(early, later[ITEM], n_items=n_items)
     fame = popularity_levels(early, later[ITEM].to_numpy(), n_items=n_items, n_levels=5)
     reached = later[LEVEL].to_numpy()
     return {
-        "setting": {**chosen._asdict(), "tried": tried},
+        "setting": {**chosen._asdict(), "tried": {str(s): loss for s, loss in tried.items()}},
         "nll_by_user": {
             name: float(by_user(log_losses(p, later), later).mean())
             for name, p in (("model", told), ("item_mean", means), ("popularity", fame))
@@ -206,21 +212,22 @@ def measure_redial(folder: Path, *, iterations: int) -> dict[str, object]:
     log, catalogue, n_users = _read_likes(folder)
     features = catalogue.features.astype(np.float64)
     early, later = _split_by_dialogue(log)
-    model, chosen, tried = fit_best(
+    model, chosen, tried = fit_best_levels(
         early,
         features,
         n_users=n_users,
         n_levels=2,
         iterations=iterations,
         settings=(Setting(0, False), Setting(0, True)),
+        seed=0,
     )
-    told = predict(model, later)
+    told = level_probabilities(model, later)
     means = item_mean_levels(early, later[ITEM], n_items=len(features), n_levels=2)
     fame = popularity_levels(early, later[ITEM].to_numpy(), n_items=len(features), n_levels=2)
     return {
         "rows": [len(early), len(later)],
         "liked": [float(early[LEVEL].mean()), float(later[LEVEL].mean())],
-        "setting": {**chosen._asdict(), "tried": tried},
+        "setting": {**chosen._asdict(), "tried": {str(s): loss for s, loss in tried.items()}},
         "nll": {
             name: float(log_losses(p, later).mean())
             for name, p in (("model", told), ("item_mean", means), ("popularity", fame))

@@ -15,9 +15,9 @@ from simulators.mirror import (
     sampled_scenes,
 )
 from simulators.mirror.rationales import STYLES, option_labels, scene_text
+from simulators.mirror.selection import split_by_user
 from simulators.recipes.mirroring import DecisionScenes
 from simulators.world import World, build_film_world
-from simulators.world.logs import split_by_user
 
 Values = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -112,7 +112,7 @@ class DialogueStore:
                 line = json.dumps({"seed": seed, **dialogue_to_json(dialogue)}, ensure_ascii=False).encode()
                 places[key] = (start + len(lines), len(line))
                 lines += line + b"\n"
-        with self._told():
+        with self._disk_faults_named():
             self._file.write(lines)
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -139,7 +139,7 @@ class DialogueStore:
         final = self._folder / TABLE
         unfinished = final.with_suffix(".parquet.part")
         lines = self._lines(users, seed)
-        with self._told():
+        with self._disk_faults_named():
             with pq.ParquetWriter(unfinished, _SCHEMA) as writer:
                 while rows := [_table_row(line) for line in islice(lines, _ROWS_AT_ONCE)]:
                     writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
@@ -149,7 +149,7 @@ class DialogueStore:
         return final
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _disk_faults_named(self) -> Iterator[None]:
         """Every fault of the disk as an error of the store."""
         try:
             yield
@@ -182,7 +182,7 @@ class DialogueStore:
     def _check_identity(self, identity: Mapping[str, Any] | None) -> None:
         path = self._folder / IDENTITY
         wanted = json.dumps(identity or {}, indent=2, sort_keys=True) + "\n"
-        with self._told():
+        with self._disk_faults_named():
             if not path.exists():
                 unfinished = path.with_suffix(".json.part")
                 unfinished.write_text(wanted, encoding="utf-8")

@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from recsys import columns
 from simulators.errors import RolloutError
 from simulators.randomness import keyed_bits
-from simulators.sessions import STOPS, Sessions
+from simulators.sessions import STOPS, ChoiceModel, Sessions
 from simulators.types import LEVELS, StopReason
 from simulators.world import World, build_film_world
 
@@ -27,7 +27,8 @@ SLATE_ENV, DIALOGUE_ENV = "persona/FilmSlate-v0", "persona/FilmDialogue-v0"
 
 Observation: TypeAlias = dict[str, Any]
 """`history`: mean features of the films that the user has opened or gone deeper into, weighted by level, (F,).
-`levels`: 1 + level of each place of the last slate, 0 before the first, (K,). `turn`: steps so far."""
+`levels`: 1 + level of each place of the last slate, 0 before the first, (K,). `deepest`: the deepest level of the
+episode so far, 0..4. `turn`: steps so far."""
 
 _USER, _LUCK = 311, 312
 _TRUNCATED = STOPS.index(StopReason.MAX_TURNS)
@@ -60,8 +61,16 @@ def episode_draws(
 class _SlateEpisodes:
     """N episodes side by side, as arrays; the environments are views of it."""
 
-    def __init__(self, count: int, world: World, slate: int, max_turns: int) -> None:
+    def __init__(
+        self, count: int, world: World, choice: ChoiceModel | None, slate: int, max_turns: int
+    ) -> None:
         films = len(world.catalogue)
+        choice = world.oracle if choice is None else choice
+        if choice.n_users != world.n_users:
+            raise RolloutError(
+                f"`choice` must have the world's {world.n_users} users, as their histories are shown; got "
+                f"{choice.n_users}. Fit it on the world's log."
+            )
         if not 1 <= slate <= films:
             raise RolloutError(f"`slate` must lie in 1..{films}, the number of films; got {slate}.")
         self._history = _liked_features(world)
@@ -70,7 +79,8 @@ class _SlateEpisodes:
         self._seeds = np.zeros(count, np.int64)
         self._episodes = np.zeros(count, np.int64)
         self._last = np.zeros((count, slate), np.int64)
-        self.sessions = Sessions(world.oracle, np.zeros(count, np.int64), seeds=0, max_turns=max_turns)
+        self._deepest = np.zeros(count, np.int64)
+        self.sessions = Sessions(choice, np.zeros(count, np.int64), seeds=0, max_turns=max_turns)
         features = world.catalogue.features
         self.observation_space = spaces.Dict(
             {
@@ -80,6 +90,7 @@ class _SlateEpisodes:
                     dtype=np.float32,
                 ),
                 "levels": spaces.MultiDiscrete([len(LEVELS) + 1] * slate),
+                "deepest": spaces.Discrete(len(LEVELS)),
                 "turn": spaces.Discrete(max_turns + 1),
             }
         )
@@ -100,18 +111,23 @@ class _SlateEpisodes:
         users, luck = episode_draws(self._seeds[rows], self._episodes[rows], self._n_users)
         self.sessions.restart(rows, users if user is None else np.full(len(rows), user), luck)
         self._last[rows] = 0
+        self._deepest[rows] = 0
 
     def step(self, actions: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Show a slate to each; returns the reward, 0 where the episode was over, and the satisfaction, each (N,)."""
         found = self.sessions.step(actions)
         self._last[:] = found.levels + 1
-        return np.maximum(found.levels, 0).sum(axis=1).astype(np.float64), found.satisfaction
+        deepest = np.maximum(self._deepest, found.levels.max(axis=1))
+        reward = (deepest - self._deepest).astype(np.float64)
+        self._deepest = deepest
+        return reward, found.satisfaction
 
     def observe(self) -> dict[str, NDArray[Any]]:
         """What is known of each, as arrays of their own with N rows."""
         return {
             "history": self._history[self.sessions.users],
             "levels": self._last.copy(),
+            "deepest": self._deepest.copy(),
             "turn": self.sessions.turns.copy(),
         }
 
@@ -120,9 +136,14 @@ class FilmSlateEnv(gymnasium.Env[Observation, Any]):
     """One user at a time is shown slates of films until it finds one to watch, loses patience, or time is up.
 
     Observation: see `Observation`. Action: a film's row, or with `slate` > 1 the rows of a slate, the first place
-    first; the second showing of a film in one slate is ignored. Reward: the sum of the levels that the slate reached,
-    0..4 each. Terminated when the user has found something or lost patience, truncated after `max_turns`. `info` has
-    the user, `stop`, an index of `simulators.sessions.STOPS`, and after a step the user's satisfaction.
+    first; the second showing of a film in one slate is ignored. Reward: by how many levels the slate took the user
+    deeper than anything before it in the episode, 0..4, so that the undiscounted return is the deepest level reached,
+    0..4, and showing a film again earns nothing. Terminated when the user has found something or lost patience,
+    truncated after `max_turns`. `info` has the user, `stop`, an index of `simulators.sessions.STOPS`, and after a step
+    the user's satisfaction.
+
+    As an episode ends at the first film that is watched, one that would have been loved must come no later: the best
+    that can be done for a user is to show the film that goes deepest at once.
 
     The first `reset(seed=...)` fixes all that follows; later ones without a seed bring the next user. The option
     `{"user": row}` of `reset` chooses one.
@@ -132,11 +153,13 @@ class FilmSlateEnv(gymnasium.Env[Observation, Any]):
         films: Its number of films.
         users: Its number of users.
         world_seed: Its seed.
+        choice: How its users react, such as `simulators.mirror.LearnedChoices`; None lets their hidden truth decide.
         slate: Films shown at once, K.
         max_turns: Slates after which an episode is truncated.
 
     Raises:
-        RolloutError: `slate` exceeds the films, `max_turns` is below 1, or the option names no user.
+        RolloutError: `slate` exceeds the films, `max_turns` is below 1, `choice` has other users than the world, or
+            the option names no user.
     """
 
     def __init__(
@@ -146,10 +169,13 @@ class FilmSlateEnv(gymnasium.Env[Observation, Any]):
         films: int = 2400,
         users: int = 1000,
         world_seed: int = 0,
+        choice: ChoiceModel | None = None,
         slate: int = 1,
         max_turns: int = 5,
     ) -> None:
-        self._stage = _SlateEpisodes(1, world or film_world(films, users, world_seed), slate, max_turns)
+        self._stage = _SlateEpisodes(
+            1, world or film_world(films, users, world_seed), choice, slate, max_turns
+        )
         self.observation_space = self._stage.observation_space
         self.action_space = self._stage.action_space
         self._seeded = False
@@ -180,7 +206,7 @@ class FilmSlateEnv(gymnasium.Env[Observation, Any]):
 
     def _observe(self) -> Observation:
         found = self._stage.observe()
-        return {"history": found["history"][0], "levels": found["levels"][0], "turn": found["turn"][0]}
+        return {name: value[0] for name, value in found.items()}
 
     def _info(self) -> dict[str, Any]:
         sessions = self._stage.sessions
@@ -191,8 +217,8 @@ class FilmSlateVectorEnv(VectorEnv[Observation, Any, NDArray[Any]]):
     """`FilmSlateEnv` N times, all advanced by one array operation; environment i seeded with s is the single one.
 
     `reset(seed=s)` seeds environment i with s + i. An environment that ended resets at the next step, whose action
-    is not read (`AutoresetMode.NEXT_STEP`). The arguments are those of `FilmSlateEnv`, with the number of environments
-    first.
+    is not read (`AutoresetMode.NEXT_STEP`). Rewards and ends are those of `FilmSlateEnv`, and so are the arguments,
+    with the number of environments first.
     """
 
     def __init__(
@@ -203,13 +229,14 @@ class FilmSlateVectorEnv(VectorEnv[Observation, Any, NDArray[Any]]):
         films: int = 2400,
         users: int = 1000,
         world_seed: int = 0,
+        choice: ChoiceModel | None = None,
         slate: int = 1,
         max_turns: int = 5,
     ) -> None:
         super().__init__()
         self.metadata = {**self.metadata, "autoreset_mode": AutoresetMode.NEXT_STEP}
         self._stage = _SlateEpisodes(
-            num_envs, world or film_world(films, users, world_seed), slate, max_turns
+            num_envs, world or film_world(films, users, world_seed), choice, slate, max_turns
         )
         self.num_envs = num_envs
         self.single_observation_space = self._stage.observation_space

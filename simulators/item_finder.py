@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 
 from recsys.types import Retriever
 from simulators.types import Dialogue, ItemCard, Utterance
+from simulators.words import plural_of
 from simulators.world.catalogue import Catalogue
 
 
@@ -31,8 +32,8 @@ class _Wish:
 
 def _spoken_forms(name: str) -> tuple[str, ...]:
     """A wish's name as users say it: also in the plural, and science fiction also in short."""
-    plural = f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
-    return (name, plural, "sci-fi") if name == "science fiction" else (name, plural)
+    forms = name, plural_of(name)
+    return (*forms, "sci-fi") if name == "science fiction" else forms
 
 
 class ItemFinder:

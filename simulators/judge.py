@@ -2,17 +2,18 @@
 
 Each pair is shown in both orders, so that a taste for the first place cancels out, and that taste is reported with an
 interval (Zheng et al. 2023, "Judging LLM-as-a-Judge with MT-Bench and Chatbot Arena", arXiv 2306.05685). The judge may
-answer first and compare with its own answer, as there, and may be asked several times (self-consistency, Wang et al.
-2023, arXiv 2203.11171). Ties count half. What is judged is any text: replies, or dialogues through `dialogue_text`.
+answer first and compare with its own answer (self-reference, Bao et al. 2024, arXiv 2406.11190), and may be asked
+several times (self-consistency, Wang et al. 2023, arXiv 2203.11171). Ties count half. What is judged is any text:
+replies, or dialogues through `dialogue_text`.
 """
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from scipy.stats import t as student
 
 from simulators.chat.model import ChatModel, Message
@@ -65,6 +66,14 @@ class JudgeConfig(BaseModel):
     attempts: Annotated[int, Field(ge=1)] = 3
     # Longest answer of the judge's own, and longest vote, in tokens.
     max_new_tokens: Annotated[int, Field(ge=16)] = 320
+
+    @model_validator(mode="after")
+    def _votes_differ(self) -> Self:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"`temperature` must be above 0 for {self.samples} votes to differ; got 0. Use 0.7, or one vote."
+            )
+        return self
 
 
 class Verdict(NamedTuple):
@@ -144,14 +153,16 @@ class PairwiseJudge:
         """The judge's own answers; empty where it is not to give one or had none to give."""
         if not self._config.own_answer:
             return [""] * len(questions)
-        asked: list[list[Message]] = [[{"role": "user", "content": question}] for question in questions]
+        rows = [row for row, question in enumerate(questions) if question]
+        asked: list[list[Message]] = [[{"role": "user", "content": questions[row]}] for row in rows]
         found = self._chat.complete(
             asked,
-            seeds=keyed_seeds(seed, np.arange(len(asked)), _OWN),
+            seeds=keyed_seeds(seed, np.asarray(rows, np.int64), _OWN),
             max_new_tokens=self._config.max_new_tokens,
             temperature=self._config.temperature,
         )
-        return [row.text.strip() for row in found]
+        own = dict(zip(rows, found, strict=True))
+        return [own[row].text.strip() if row in own else "" for row in range(len(questions))]
 
     def _votes(
         self,

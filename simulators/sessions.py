@@ -22,7 +22,10 @@ _LEVEL, _RATING = 301, 302
 
 
 class ChoiceModel(Protocol):
-    """Reactions of users to items; `simulators.world.Oracle` is one. Arguments have one entry a row."""
+    """Reactions of users to items; the world's `Oracle` and `simulators.mirror.LearnedChoices` are two.
+
+    Arguments have one entry a row.
+    """
 
     @property
     def n_users(self) -> int:

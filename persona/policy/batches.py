@@ -45,12 +45,14 @@ def rows_at_once(model: PreTrainedModel, tokens: int) -> int:
     A model whose configuration does not tell its heads is taken to keep 8 KiB a token.
     """
     config: Any = model.config.get_text_config()
-    heads = getattr(config, "num_attention_heads", None)
-    layers, width = getattr(config, "num_hidden_layers", None), getattr(config, "hidden_size", None)
-    kept = 8192
-    if heads and layers and width:
-        head_size = getattr(config, "head_dim", None) or width // heads
-        kept = 2 * layers * (getattr(config, "num_key_value_heads", None) or heads) * head_size * 4
+
+    def told(name: str) -> int:
+        value = getattr(config, name, None)
+        return value if isinstance(value, int) else 0
+
+    heads = told("num_attention_heads")
+    head_size = told("head_dim") or told("hidden_size") // max(heads, 1)
+    kept = 2 * told("num_hidden_layers") * (told("num_key_value_heads") or heads) * head_size * 4 or 8192
     room = 2**29 if model.device.type == "cpu" else 2**32
     return max(1, room // (kept * max(tokens, 1)))
 

@@ -57,6 +57,7 @@ def write_policy(folder: Path, peft_model: PeftModel, gate: RankGate, base: nn.M
     with tempfile.TemporaryDirectory(dir=folder, prefix=".partial-") as place:
         partial = Path(place)
         peft_model.save_pretrained(str(partial), save_embedding_layers=False)
+        _put_in_order(partial / "adapter_config.json")
         tensors = {name: value.detach().cpu().contiguous() for name, value in gate.state_dict().items()}
         save_file(tensors, partial / GATE_WEIGHTS)
         names = (*ADAPTER_FILES, GATE_WEIGHTS)
@@ -130,3 +131,10 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _put_in_order(card: Path) -> None:
+    """Sort the names of modules, which peft keeps as a set: the same policy is the same bytes."""
+    told = json.loads(card.read_text(encoding="utf-8"))
+    told["target_modules"] = sorted(told["target_modules"])
+    card.write_text(json.dumps(told, indent=2, sort_keys=True), encoding="utf-8")

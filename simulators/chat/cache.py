@@ -66,7 +66,7 @@ class ResponseCache:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._process = 0
-        with self._told() as connection:
+        with self._connected() as connection:
             connection.execute("SELECT 1 FROM answers LIMIT 1")
 
     def __enter__(self) -> Self:
@@ -83,7 +83,7 @@ class ResponseCache:
         Raises:
             CacheError: The file cannot be read.
         """
-        with self._told() as connection:
+        with self._connected() as connection:
             rows = [
                 connection.execute(
                     "SELECT text, prompt_tokens, completion_tokens FROM answers WHERE key = ?", (key,)
@@ -110,7 +110,7 @@ class ResponseCache:
             raise CacheError(
                 f"only answers may be kept; got the failure {completion.failure!r}. Ask again instead."
             )
-        with self._told() as connection:
+        with self._connected() as connection:
             made = connection.execute(
                 "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)",
                 (key, completion.text, completion.prompt_tokens, completion.completion_tokens),
@@ -121,7 +121,7 @@ class ResponseCache:
 
     def totals(self) -> CacheTotals:
         """How many answers there are, and the tokens that they took."""
-        with self._told() as connection:
+        with self._connected() as connection:
             return CacheTotals(
                 *connection.execute(
                     "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0)"
@@ -137,7 +137,7 @@ class ResponseCache:
             self._connection = None
 
     @contextmanager
-    def _told(self) -> Iterator[sqlite3.Connection]:
+    def _connected(self) -> Iterator[sqlite3.Connection]:
         """The connection, for one thread at a time, with every fault of SQLite told as a `CacheError`."""
         with self._lock:
             try:

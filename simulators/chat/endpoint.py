@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from types import ModuleType
-from typing import Unpack
+from typing import Any, Unpack
 
 from simulators.chat.blocking import wait_for
 from simulators.chat.budget import Budget, Spent
@@ -129,6 +129,7 @@ class EndpointChat:
                 max_retries=0,
                 timeout=self._settings.timeout_s,
             ) as client:
+                _forget_environment(client)
                 call = EndpointCall(
                     settings=self._settings,
                     sdk=self._sdk,
@@ -155,7 +156,8 @@ class EndpointChat:
         if not key or not key.isascii() or not key.isprintable():
             raise EndpointError(
                 f"the environment variable `{name}` must hold the key of {self._settings.base_url}; it "
-                f"{'holds unprintable characters' if key else 'is not set'}. Set it, or leave `api_key_variable` out."
+                f"{'holds unprintable characters' if key else 'is not set'}. Set it, or leave `api_key_variable` "
+                "(`key_variable` in commands) out."
             )
         return key
 
@@ -166,6 +168,12 @@ class EndpointChat:
                 f"{self._settings.base_url} refuses a JSON schema: answers are not held to it, only checked",
                 stacklevel=4,
             )
+
+
+def _forget_environment(client: Any) -> None:
+    """Drop what the package takes from the environment for its own service, and would send to any server."""
+    client.organization = client.project = None
+    client._custom_headers = {}
 
 
 def _import_openai() -> ModuleType:

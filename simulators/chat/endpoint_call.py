@@ -125,13 +125,18 @@ class EndpointCall:
             async with asyncio.timeout(self.settings.timeout_s):
                 response = await self.client.chat.completions.with_raw_response.create(**body)
         except openai.APIStatusError as error:
-            return read_refusal(error.status_code, error.response.headers, error.response.text)
+            # A key is hidden before the text is cut, which might leave half of it.
+            return read_refusal(error.status_code, error.response.headers, self.hide(error.response.text))
         except (TimeoutError, openai.APITimeoutError):
             return Outcome(Kind.TRY_AGAIN, f"it did not answer within {self.settings.timeout_s:g} s")
         except openai.APIConnectionError as error:
             cause = error.__cause__
             return Outcome(Kind.TRY_AGAIN, f"the connection failed ({type(cause).__name__}: {cause})")
-        return read_answer(response.http_response.content)
+        outcome = read_answer(response.http_response.content)
+        if outcome.kind is Kind.ANSWER:
+            return outcome
+        hidden = self.hide(response.http_response.content.decode("latin-1")).encode("latin-1")
+        return outcome._replace(text=read_answer(hidden).text)
 
     def _body(self, messages: Sequence[Message], seed: int, held: bool) -> dict[str, Any]:
         body: dict[str, Any] = {

@@ -48,6 +48,10 @@ class EndpointSettings(BaseModel):
             raise ValueError("must hold no user and password; put a key into `api_key_variable`'s variable")
         if parts.scheme not in {"http", "https"} or not parts.hostname:
             raise ValueError(f"must be an http or https URL such as http://127.0.0.1:8000/v1; got {url!r}")
+        if parts.query or parts.fragment:
+            raise ValueError(
+                "must end with its path; a query or fragment cannot be asked, and may hold a key"
+            )
         # Read from the text, as what cannot be a port may be a password.
         port = parts.netloc.rpartition("]")[2].partition(":")[2] or "80"
         if not (port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16) or not url.isprintable():

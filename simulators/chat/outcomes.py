@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 _TRY_AGAIN = frozenset({408, 409, 425, 429})
 _END_OF_CALL = {
-    401: "it takes no such key; check the variable that `api_key_variable` names",
+    401: "it takes no such key; check the variable that `api_key_variable`, `key_variable` in commands, names",
     402: "the account must be paid for",
     404: "it has no such model or no such path; check `model` and `base_url`",
 }

@@ -7,6 +7,8 @@ from simulators.chat.endpoint import EndpointChat
 from simulators.chat.model import AskSettings, Completion, Message
 from simulators.errors import EndpointError
 
+_AGAIN = "start again (`persona train` with --resume)"
+
 
 class RequiredChat:
     """Passes everything on to an endpoint, and ends the call where asking further would only collect failures.
@@ -25,6 +27,7 @@ class RequiredChat:
 
     def __init__(self, inner: EndpointChat, *, give_up_after: int = 50) -> None:
         self._inner = inner
+        self._name = inner.identity
         self._give_up_after = give_up_after
         self._has_answered = False
         self._failures: list[str] = []
@@ -74,11 +77,11 @@ class RequiredChat:
 
         found = self._inner.complete_each(conversations, seeds=seeds, arrived=tell, **settings)
         if any(completion.failure for completion in found) and (spent := self._inner.exhausted):
-            raise EndpointError(f"{spent}. What was answered is kept: start again to go on.")
+            raise EndpointError(f"{self._name}: {spent}. What was answered is kept: {_AGAIN} to go on.")
         is_silent = self._failures and not self._has_answered
         if is_silent or len(self._failures) >= self._give_up_after:
             raise EndpointError(
-                f"the endpoint must answer; its last {len(self._failures)} answers failed, the first of them because "
-                f"{self._failures[0]}. What was answered is kept: start again when it answers."
+                f"the endpoint of {self._name} must answer; its last {len(self._failures)} answers failed, the first "
+                f"of them because {self._failures[0]}. What was answered is kept: {_AGAIN} when it answers."
             )
         return found

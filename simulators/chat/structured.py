@@ -130,7 +130,7 @@ def parse_json(text: str, model: type[T]) -> tuple[T | None, str | None]:
         try:
             value = model.model_validate_json(found)
         except ValidationError as error:
-            failure = _told(error)
+            failure = _problems_of(error)
     return (None, failure) if value is None else (value, None)
 
 
@@ -177,7 +177,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
-def _told(error: ValidationError) -> str:
+def _problems_of(error: ValidationError) -> str:
     """The first problems, each with where it is."""
     problems = error.errors(include_url=False, include_context=False, include_input=False)
     said = [

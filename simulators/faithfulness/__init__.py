@@ -31,7 +31,6 @@ from simulators.faithfulness.ranking import (
     RankingAgreement,
     kendall_tau_b,
     ranking_agreement,
-    terms_from_bandit_log,
     terms_from_rows,
 )
 from simulators.faithfulness.rates import RateGap, compare_rates
@@ -87,7 +86,6 @@ __all__ = [
     "self_bleu",
     "slot_accuracy",
     "statements",
-    "terms_from_bandit_log",
     "terms_from_rows",
     "top1_by_scene",
     "two_sample_auc",

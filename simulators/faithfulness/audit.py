@@ -6,13 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from recsys.columns import LEVEL, USER
+from recsys.columns import LEVEL, POSITION, USER
 from simulators.errors import FaithfulnessError, MissingDependency
 from simulators.faithfulness import measures, word_measures
 from simulators.faithfulness.behaviour import (
     ACTION,
     POLICY,
-    POSITION,
     SATISFACTION,
     interactions_of_dialogues,
     refuse_one_user,

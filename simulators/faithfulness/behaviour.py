@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
+from recsys.columns import ITEM, LEVEL, POSITION, TIMESTAMP, USER
 from simulators.errors import FaithfulnessError
 from simulators.faithfulness.resampling import cells_by_user
 from simulators.faithfulness.speech import SpokenDialogue
@@ -14,8 +14,8 @@ from simulators.faithfulness.survival import Sessions
 from simulators.faithfulness.two_sample import Features
 from simulators.types import StopReason
 
-POSITION, SESSION, POLICY, WEIGHT, PROBABILITY, SATISFACTION, ACTION = (
-    "position", "session_id", "policy", "weight", "probability", "satisfaction", "action",
+SESSION, POLICY, WEIGHT, PROBABILITY, SATISFACTION, ACTION = (
+    "session_id", "policy", "weight", "probability", "satisfaction", "action",
 )  # fmt: skip
 SESSION_GAP_S = 1800
 """Seconds of silence after which a new session begins, the half hour of web analytics."""

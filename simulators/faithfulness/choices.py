@@ -84,7 +84,8 @@ class SlotAccuracy(NamedTuple):
     expected: Mean probability of the option taken; NaN without scenes. Shape (K,).
     p_flat: Chance of expected accuracies as uneven if the place made no difference.
     by_chance: How far the slot that strays most lies from its due, in 95 of 100 cases at most, if the place made no
-        difference; where it is large, few scenes hide a difference that matters.
+        difference; where it is large, few scenes hide a difference that matters. NaN where no two scenes of one length
+        have their answers in different slots, so that nothing was tested.
     p_even: Chance of places as uneven if options had been placed evenly; low where a list never holds the answer in
         some slot, which hands a model accuracy for nothing.
     """
@@ -239,7 +240,9 @@ def slot_accuracy(scenes: Scenes, *, seed: int, n_permutations: int = PERMUTATIO
         _means(slots, hit, width),
         _means(slots, right, width),
         (1 + as_unflat) / (1 + n_permutations),
-        float(np.quantile(strayed, 0.95)),
+        float(np.quantile(strayed, 0.95))
+        if len(np.unique([group, slots], axis=1).T) > group.max() + 1
+        else np.nan,
         (1 + as_uneven) / (1 + n_permutations),
     )
 

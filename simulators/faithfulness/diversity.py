@@ -3,20 +3,12 @@
 Both depend on how many texts there are, so two sides are compared at equal numbers.
 """
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
-
 Tokens = Sequence[str]
-
-
-def words_of(text: str) -> list[str]:
-    """Words in lower case, without punctuation."""
-    return [match[0].casefold() for match in _WORD.finditer(text)]
 
 
 def distinct_n(texts: Sequence[Tokens], n: int) -> float:

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from recsys.columns import ITEM, LEVEL, USER
-from simulators.faithfulness.behaviour import POSITION, PROBABILITY
+from recsys.columns import ITEM, LEVEL, POSITION, USER
+from simulators.faithfulness.behaviour import PROBABILITY
 from simulators.faithfulness.resampling import Values
 from simulators.mirror.scenes import place_uniformly
 from simulators.randomness import keyed_seeds, keyed_uniforms

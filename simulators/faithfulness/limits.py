@@ -59,6 +59,13 @@ class Limits(BaseModel):
         0.05,
         "Probabilities off by more than five points make expected counts of choices wrong.",
     )
+    # Nats a choice that probabilities save over picking blindly.
+    choices_saved: float = Field(
+        default=0.0,
+        ge=0,
+        description="Even probabilities are calibrated and flat over slots, and know nothing; the whole interval must "
+        "be above.",
+    )
     # Least p of accuracies that do not depend on the slot.
     slot_p: float = Field(
         default=0.01,

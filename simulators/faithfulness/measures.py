@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from recsys.columns import ITEM, LEVEL, USER
+from recsys.columns import ITEM, LEVEL, POSITION, USER
 from simulators.faithfulness import choices
 from simulators.faithfulness.acceptance import acceptance_auc
 from simulators.faithfulness.behaviour import (
     POLICY,
-    POSITION,
     PROBABILITY,
     WEIGHT,
     behaviour_features,
@@ -176,7 +175,7 @@ def choice_part(scenes: choices.Scenes, *, seed: int) -> Part:
             "top1": _finite(slots.top1),
             "expected": _finite(slots.expected),
             "p_flat": slots.p_flat,
-            "by_chance": slots.by_chance,
+            "by_chance": None if np.isnan(slots.by_chance) else slots.by_chance,
             "p_even": slots.p_even,
         },
     }

@@ -1,17 +1,15 @@
 """Whether a simulator orders recommenders as reality does: Kendall's tau-b against logs or importance weights.
 
 A policy's value is a ratio of sums over users: of rewards over rows for a log of its own, of weighted rewards over
-weights (SNIPS) or over rows (IPS) for a log of another policy.
+weights (SNIPS, Swaminathan and Joachims 2015) for a log of another policy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from recsys.data.bandit import BanditLog
-from recsys.off_policy.weights import at_positions, importance_weights
 from recsys.significance import Interval
 from simulators.errors import FaithfulnessError
 from simulators.faithfulness.resampling import (
@@ -70,28 +68,6 @@ def terms_from_rows(
     earned = own * np.asarray(rewards, dtype=np.float64)[:, None]
     _, sums = sums_by_user(users, np.concatenate([earned, own], axis=1))
     return PolicyTerms(tuple(names.tolist()), sums)
-
-
-def terms_from_bandit_log(
-    log: BanditLog, action_dists: Mapping[str, Values], *, self_normalised: bool = True
-) -> PolicyTerms:
-    """Terms of target policies from the log of another one, by IPS or SNIPS.
-
-    Args:
-        log: N rows; its clusters are the users, each row being one where it has none.
-        action_dists: Probabilities by policy, as `recsys.off_policy.evaluate_policy` takes them.
-        self_normalised: Divide by the sum of weights (SNIPS) and not by the number of rows (IPS).
-
-    Source: Horvitz and Thompson (1952); Swaminathan and Joachims (2015), "The Self-Normalized Estimator for
-    Counterfactual Learning".
-    """
-    weights = np.stack(
-        [importance_weights(at_positions(dist, log), log) for dist in action_dists.values()], 1
-    )
-    divisor = weights if self_normalised else np.ones_like(weights)
-    users = np.arange(len(log)) if log.clusters is None else log.clusters
-    _, sums = sums_by_user(users, np.concatenate([weights * log.rewards[:, None], divisor], axis=1))
-    return PolicyTerms(tuple(action_dists), sums)
 
 
 def ranking_agreement(

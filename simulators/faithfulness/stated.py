@@ -8,8 +8,8 @@ import re
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from simulators.faithfulness.diversity import words_of
 from simulators.faithfulness.speech import SpokenDialogue
+from simulators.words import plural_of, words_of
 
 GENRES = frozenset(
     {
@@ -58,8 +58,7 @@ class Vocabulary:
             words = " ".join(words_of(thing))
             if not words:
                 continue
-            plural = f"{words[:-1]}ies" if words.endswith("y") else f"{words}s"
-            self._thing_of |= {words: thing, plural: thing}
+            self._thing_of |= {words: thing, plural_of(words): thing}
         forms = sorted(map(re.escape, self._thing_of), key=len, reverse=True)
         self._pattern = re.compile(rf"\b(?:{'|'.join(forms)})\b" if forms else r"(?!)")
 

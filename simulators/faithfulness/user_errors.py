@@ -11,14 +11,12 @@ from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import NamedTuple
 
-from simulators.faithfulness.diversity import words_of
 from simulators.faithfulness.speech import Message, SpokenDialogue, dialogue_items
 from simulators.faithfulness.stated import Vocabulary, contradictions
-from simulators.types import SUCCESS_LEVEL, StopReason
+from simulators.types import DISSATISFIED, SUCCESS_LEVEL, StopReason
 from simulators.users.title_guard import names_title
+from simulators.words import words_of
 
-DISSATISFIED = 2.0
-"""Stars up to which a turn is a reason to leave."""
 _REPEATED_WORDS = 4
 _LONG_WORD = 4
 

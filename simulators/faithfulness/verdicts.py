@@ -1,8 +1,11 @@
 """What a simulator may be believed for: one verdict a use, each from measures held to stated limits.
 
 A measure is within its limit only if its whole interval is, and beyond it only if the value is and chance does not
-explain it; between the two, and without an interval, it is not settled, which more users may change. A use is granted
-when everything that it rests on is measured and within, refused when anything is beyond, and else not shown.
+explain it; between the two, and without an interval, it is not settled, which more users may change. Where knowledge is
+asked for, of items, of choices or of the order of policies, the burden is the simulator's: a value on the wrong side
+is beyond, whatever its interval; and as few policies give wide intervals, their order is within if the value is and the
+interval lies above 0. A use is granted when everything that it rests on is measured and within, refused when anything
+is beyond, and else not shown.
 """
 
 from collections.abc import Mapping
@@ -68,6 +71,7 @@ class Criterion(NamedTuple):
     kind: As in `Check`.
     standing: Where it lies.
     name: Field of `Limits`.
+    note: Why it is not settled though the value is within its limit; empty where it is not so.
     """
 
     words: str
@@ -77,6 +81,7 @@ class Criterion(NamedTuple):
     kind: str
     standing: Standing
     name: str
+    note: str = ""
 
 
 class Verdict(NamedTuple):
@@ -132,6 +137,7 @@ _KNOWS_ITEMS = Check("acceptance.auc", "AUC for what real users accept", "accept
 _POSITION = Check("position.gap", "difference in position bias, in logits", "position_slope", "around")
 _RANKING = Check("ranking.tau", "agreement on the order of policies (tau-b)", "ranking_tau", "order", True)
 _CALIBRATED = Check("choices.ece", "calibration error of choices", "calibration_error", "most")
+_KNOWS_CHOICES = Check("choices.nll_saved", "nats saved over picking blindly", "choices_saved", "above")
 _FLAT = Check(
     "choices.slots.p_flat", "chance of accuracies as uneven over slots", "slot_p", "p",
     noise=("choices.slots.by_chance", "slot_noise"),
@@ -153,7 +159,7 @@ _ABANDON = Check(
 )
 _HELPED = Check("errors.helped.gap", "excess of faults that helped the agent", "helped_errors", "most")
 _CHECKS: Mapping[str, tuple[Check, ...]] = {
-    "fit to rank recommenders": (_RANKING, _KNOWS_ITEMS, _POSITION, _FLAT, _CALIBRATED),
+    "fit to rank recommenders": (_RANKING, _KNOWS_ITEMS, _KNOWS_CHOICES, _POSITION, _FLAT, _CALIBRATED),
     "fit to tune wording": (
         _WORDS,
         Check("errors.critical.gap", "excess of critical faults", "critical_errors", "most", True),
@@ -230,10 +236,17 @@ def _hold(check: Check, report: Mapping[str, Any], limits: Limits) -> Criterion:
     standing = Standing.UNSETTLED
     if ends is not None or check.kind == "p":
         standing = _standing(check.kind, float(value), ends or (float(value), float(value)), limit, p)
+    note = ""
     if standing is Standing.WITHIN and check.noise is not None:
         moved, most = _find(report, check.noise[0]), float(getattr(limits, check.noise[1]))
-        standing = Standing.WITHIN if moved is not None and moved <= most else Standing.UNSETTLED
-    return Criterion(check.words, float(value), ends, limit, check.kind, standing, check.limit)
+        if moved is None or moved > most:
+            standing = Standing.UNSETTLED
+            note = (
+                "nothing was tested"
+                if moved is None
+                else f"chance alone moves one by {moved:.2g}, limit {most:g}"
+            )
+    return Criterion(check.words, float(value), ends, limit, check.kind, standing, check.limit, note)
 
 
 def _standing(kind: str, value: float, ends: tuple[float, float], limit: float, p: float | None) -> Standing:
@@ -263,7 +276,8 @@ def _figure(one: Criterion) -> str:
         shown += f" [{_number(one.ci95[0])}, {_number(one.ci95[1])}]"
     elif one.kind != "p":
         shown += " [too few users]"
-    return f"{one.words} is {shown}, limit {_LIMIT_WORDS[one.kind]}{one.limit:g}"
+    told = f"{one.words} is {shown}, limit {_LIMIT_WORDS[one.kind]}{one.limit:g}"
+    return f"{told} ({one.note})" if one.note else told
 
 
 def _number(value: float) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from recsys.significance import Interval
-from simulators.faithfulness.diversity import distinct_n, self_bleu, words_of
+from simulators.faithfulness.diversity import distinct_n, self_bleu
 from simulators.faithfulness.rates import RateGap, compare_means, compare_rates
 from simulators.faithfulness.resampling import Values
 from simulators.faithfulness.speech import SpokenDialogue, dialogue_items, known_things
@@ -14,6 +14,7 @@ from simulators.faithfulness.stated import GENRES, Vocabulary, disclosures, stat
 from simulators.faithfulness.two_sample import TwoSample, drawn_users, text_features, two_sample_auc
 from simulators.faithfulness.user_errors import Severity, Tag, UserError, find_user_errors
 from simulators.users.title_guard import mask_title
+from simulators.words import words_of
 
 MOST_USERS = 400
 """Users of each side that a classifier of words is trained on, at most."""

@@ -1,4 +1,7 @@
-"""The listwise choice model under a simulated user: a conditional logit with a no-choice constant of each user's own.
+"""A listwise choice among several options: a conditional logit with a no-choice constant of each user's own.
+
+Learned users react to one item at a time and need the model of levels alone; this one goes on top of it, for logs of
+choices out of lists.
 
 P(option o | scene) = exp(x_o . theta) / (exp(c + a_u) + sum over options of exp(x_o . theta)), where x_o holds what is
 known of the user's taste for the option, its place and its popularity (`option_covariates`), c is the constant of

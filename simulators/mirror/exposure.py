@@ -7,6 +7,13 @@ With items taken as Gaussian under pi the normaliser is exp(gamma^2 d' V d / 2),
 added to that of the levels in closed form. `gamma` is learned, and so is how many slates are browsed. The average
 user's taste stays biased towards none: what few like is met by those few, of whom not enough is known. Where a log has
 no positions, every row counts as browsed.
+
+That slates are browsed or drawn evenly is an assumption about logs, and the film world's own way of writing them
+(`simulators.world.logs.simulate_log`). In another service's log "browsed" stands for whatever taste decides: search,
+clicks, and a recommender that knew the user already; "drawn evenly" stands for exploration that looks neither at the
+user nor at fame. Slates picked by fame alone count as browsed, and make `gamma` small. What a service picks by
+anything else in which users differ, such as what their region may see, passes for taste: then fit with
+`use_exposure=False`.
 """
 
 from typing import NamedTuple
@@ -53,18 +60,6 @@ class Shown(NamedTuple):
         return cls(counts, per_user, own / own.sum() if share is None else share)
 
 
-def slates_of(rows: Rows) -> Ints | None:
-    """Number of each row's slate, rows being by user, then time; None where the log has no positions. Shape (N,).
-
-    A slate ends where the user changes or the position stops rising.
-    """
-    if not rows.positions.any():
-        return None
-    starts = np.ones(len(rows.users), bool)
-    starts[1:] = (rows.users[1:] != rows.users[:-1]) | (rows.positions[1:] <= rows.positions[:-1])
-    return np.cumsum(starts) - 1
-
-
 def browsed_chances(
     rows: Rows,
     slates: Ints,
@@ -81,7 +76,7 @@ def browsed_chances(
 
     Args:
         rows: The log.
-        slates: See `slates_of`.
+        slates: Number of each row's slate, see `simulators.mirror.slates`. Shape (N,).
         shown: What is browsed, `share` of it at least.
         features: Known attributes. Shape (I, F).
         users: Beliefs about users.

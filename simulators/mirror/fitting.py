@@ -23,11 +23,11 @@ from simulators.mirror.exposure import (
     browsed_chances,
     improved_gamma,
     item_evidence,
-    slates_of,
     user_evidence,
 )
 from simulators.mirror.level_model import LevelModel, rows_of_log
 from simulators.mirror.popularity import item_popularity, popularity_effect
+from simulators.mirror.slates import known_slates
 from simulators.mirror.steps import (
     Ints,
     Rows,
@@ -82,8 +82,9 @@ def fit_levels(
     """Fit users, items and choices to the rows of a log. Cost of an iteration: rows x (F + R)^2.
 
     Args:
-        log: Columns user_id, item_id (rows), level and, where known, position; nothing later than what the model
-            may know.
+        log: Columns user_id, item_id (rows), level and, where known, position and timestamp; nothing later than what
+            the model may know. With times rows may stand in any order; with positions alone a user's rows must stand in
+            the order in which they were shown, as this tells its slates apart.
         features: Attributes of the items. Shape (I, F).
         n_users: Number of users U.
         n_levels: Number of levels K.
@@ -113,7 +114,7 @@ def fit_levels(
         Grouped.of(rows.users, known.shape[1] + n_factors + 1),
         Grouped.of(rows.items, n_factors + 1),
         bool(rows.positions.any()),
-        slates_of(rows),
+        known_slates(log) if use_exposure else None,
     )
     state = _start(counts, n_users, known, n_factors, np.random.default_rng(seed))
     if use_exposure:

@@ -20,10 +20,10 @@ from recsys import columns
 from simulators.errors import MirrorError
 from simulators.mirror.beliefs import Gaussians, Grouped, update_users, utilities
 from simulators.mirror.effects import Effect
-from simulators.mirror.exposure import Shown, browsed_chances, slates_of, user_evidence
-from simulators.mirror.steps import Rows, Values, expected_probabilities, expected_pull
+from simulators.mirror.exposure import Shown, browsed_chances, user_evidence
+from simulators.mirror.slates import known_slates
+from simulators.mirror.steps import Ints, Rows, Values, expected_probabilities, expected_pull
 from simulators.world.choice import NestedChoice
-from simulators.world.logs import POSITION
 
 KIND = "level model"
 ROWS_AT_ONCE = 100_000
@@ -74,7 +74,8 @@ class LevelModel:
         Raises:
             MirrorError: A row that the model does not hold, or arrays of different shapes.
         """
-        who, what = self._checked(users, items)
+        who, what = np.asarray(users, np.int64), np.asarray(items, np.int64)
+        check_rows(who, what, n_users=len(self.users.mean), n_items=len(self.features))
         mean, variance = np.zeros(len(who)), np.zeros(len(who))
         for start in range(0, len(who), ROWS_AT_ONCE):
             part = slice(start, start + ROWS_AT_ONCE)
@@ -99,7 +100,8 @@ class LevelModel:
         """The same items and population with other users, known by the rows of a log of theirs.
 
         Args:
-            log: Columns user_id (0..n_users-1), item_id, level and, where known, position.
+            log: Columns user_id (0..n_users-1), item_id, level and, where known, position and timestamp, with rows as
+                for `fit_levels`.
             n_users: Number of users; one without rows is the average user, with all the doubt.
 
         Raises:
@@ -111,8 +113,9 @@ class LevelModel:
             np.repeat(self.population.covariance, n_users, axis=0),
         )
         grouped = Grouped.of(rows.users, users.mean.shape[1])
+        slates = known_slates(log)
         for _ in range(FOLD_IN_STEPS):
-            shown = self._shown(rows, users)
+            shown = self._shown(rows, slates, users)
             met = user_evidence(shown, self.features, self.items, self.population, self.gamma)
             found = utilities(rows, self.features, users, self.items, grouped)
             pull = expected_pull(self.choice, rows, found.mean, found.variance)
@@ -128,13 +131,9 @@ class LevelModel:
             )
         return replace(self, users=users)
 
-    def _shown(self, rows: Rows, users: Gaussians) -> Shown:
+    def _shown(self, rows: Rows, slates: Ints | None, users: Gaussians) -> Shown:
         """What users who are believed to be `users` met by browsing."""
-        chance, slates, size = (
-            np.ones(len(rows.users)),
-            slates_of(rows),
-            (len(users.mean), len(self.features)),
-        )
+        chance, size = np.ones(len(rows.users)), (len(users.mean), len(self.features))
         shown = Shown.of(rows, *size, browsed=chance, share=self.share)
         if slates is None or self.browsed == 1.0:
             return shown
@@ -199,17 +198,6 @@ class LevelModel:
             effects=effects,
         )
 
-    def _checked(self, users: ArrayLike, items: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        who, what = np.asarray(users, np.int64), np.asarray(items, np.int64)
-        if who.ndim != 1 or who.shape != what.shape:
-            raise MirrorError(
-                f"`users` and `items` must both have shape (B,); got {who.shape} and {what.shape}. Give one of "
-                "each a pair."
-            )
-        _check_range("users", who, len(self.users.mean))
-        _check_range("items", what, len(self.features))
-        return who, what
-
 
 def rows_of_log(log: pd.DataFrame, *, n_users: int, n_items: int, n_levels: int) -> Rows:
     """The rows of a log as arrays; positions are 0 where the log has none.
@@ -227,10 +215,33 @@ def rows_of_log(log: pd.DataFrame, *, n_users: int, n_items: int, n_levels: int)
     _check_range("user_id", who, n_users)
     _check_range("item_id", what, n_items)
     _check_range("level", level, n_levels)
-    place = log[POSITION].to_numpy(np.int64) if POSITION in log.columns else np.zeros_like(who)
+    place = (
+        log[columns.POSITION].to_numpy(np.int64) if columns.POSITION in log.columns else np.zeros_like(who)
+    )
     if len(place) and place.min() < 0:
         raise MirrorError(f"`position` must be at least 0; got {place.min()}. Count places from 0.")
     return Rows(who, what, level, place)
+
+
+def check_rows(users: NDArray[np.int64], items: NDArray[np.int64], *, n_users: int, n_items: int) -> None:
+    """Refuse pairs that a model does not hold.
+
+    Args:
+        users: Shape (B,).
+        items: Shape (B,).
+        n_users: Number of users U.
+        n_items: Number of items I.
+
+    Raises:
+        MirrorError: A row outside its range, or arrays of different shapes.
+    """
+    if users.ndim != 1 or users.shape != items.shape:
+        raise MirrorError(
+            f"`users` and `items` must both have shape (B,); got {users.shape} and {items.shape}. Give one of "
+            "each a pair."
+        )
+    _check_range("users", users, n_users)
+    _check_range("items", items, n_items)
 
 
 def _check_range(name: str, values: NDArray[np.int64], size: int) -> None:

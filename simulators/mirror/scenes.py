@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 
 from recsys import columns
 from simulators.errors import MirrorError
-from simulators.world.logs import POSITION
+from simulators.mirror.slates import LONGEST_GAP_S, number_slates
 
 Ints = NDArray[np.int64]
 NONE = -1
@@ -81,16 +81,15 @@ class ChoiceScenes:
 
 
 def slate_scenes(
-    log: pd.DataFrame, *, n_items: int, chosen_level: int = 1, longest_gap_s: int = 600
+    log: pd.DataFrame, *, n_items: int, chosen_level: int = 1, longest_gap_s: int = LONGEST_GAP_S
 ) -> tuple[ChoiceScenes, int]:
     """The slates of a log of exposures as scenes.
 
-    Rows of one user belong to one slate until the position stops rising or a gap in time. What reached deepest is the
-    choice, if it reached `chosen_level`; slates where two items share that depth show no single choice and are left
-    out.
+    Slates are those of `simulators.mirror.slates`. What reached deepest is the choice, if it reached `chosen_level`;
+    slates where two items share that depth show no single choice and are left out.
 
     Args:
-        log: Columns user_id, item_id, level, timestamp and position.
+        log: Columns user_id, item_id, level, timestamp and position; rows in any order.
         n_items: Number of items I.
         chosen_level: Least level that counts as chosen.
         longest_gap_s: Seconds between two rows after which a new slate begins.
@@ -101,20 +100,17 @@ def slate_scenes(
     Raises:
         MirrorError: The log has no positions.
     """
-    if POSITION not in log.columns:
+    if columns.POSITION not in log.columns:
         raise MirrorError(
-            f"A log of slates must have a column `{POSITION}`; got {list(log.columns)}. Use `sampled_scenes`."
+            f"A log of slates must have a column `{columns.POSITION}`; got {list(log.columns)}. Use `sampled_scenes`."
         )
-    ordered = log.sort_values([columns.USER, columns.TIMESTAMP, POSITION], kind="stable")
+    ordered = log.sort_values([columns.USER, columns.TIMESTAMP, columns.POSITION], kind="stable")
     users, items, levels, times, places = (
         ordered[name].to_numpy(np.int64)
-        for name in (columns.USER, columns.ITEM, columns.LEVEL, columns.TIMESTAMP, POSITION)
+        for name in (columns.USER, columns.ITEM, columns.LEVEL, columns.TIMESTAMP, columns.POSITION)
     )
-    starts = np.ones(len(users), bool)
-    starts[1:] = (users[1:] != users[:-1]) | (places[1:] <= places[:-1])
-    starts[1:] |= times[1:] - times[:-1] > longest_gap_s
-    slate = np.cumsum(starts) - 1
-    first = np.flatnonzero(starts)
+    slate = number_slates(ordered, longest_gap_s=longest_gap_s)
+    first = np.flatnonzero(np.diff(slate, prepend=-1))
     slot = np.arange(len(users)) - first[slate]
     shape = len(first), int(slot.max()) + 1
     options, positions, depth = np.full(shape, NONE), np.zeros(shape, np.int64), np.full(shape, -1)

@@ -7,8 +7,11 @@ the model that planning left. Departures, each with its reason:
 
 1. A rewrite is accepted only through gates: simulated users, met again at the same turn under the same random numbers,
    rate it higher, and so does an independent judge where one is given; the published code trusts the rewriter.
-2. The rewriter may be the policy itself, steered by the user's complaint (`SteeredRewriter`), so that no larger model
-   is needed; the published form is `ChatRewriter`. The planner's teacher is the policy itself likewise.
+2. The rewriter may be the policy itself (`SteeredRewriter`), so that no larger model is needed: steered away from the
+   user's complaint where there is one (AILO users give reasons in words instead, which only `ChatRewriter` reads), or
+   simply drawn again, the default of `persona train`. What is derived from the reason is then which turns are tried,
+   and the gate does the rest: rejection sampling at short turns. The published form is `ChatRewriter`. The planner's
+   teacher is the policy itself likewise.
 3. Only wording that the user saw is scored; retrieval steps never become the rejected side of a pair.
 4. The last turn of a dialogue is rated and used like every other.
 5. Users who failed, or whose dialogue broke off, stay in the denominator.
@@ -63,7 +66,7 @@ class EcpoConfig(BaseModel):
     # Rounds of talking, rewriting and learning; 0 stops after planning.
     rounds: int = Field(default=1, ge=0)
     # Dialogues of each learner in a round, each under luck of its own: more tell more about the same users.
-    talks: int = Field(default=1, ge=1)
+    talks: int = Field(default=2, ge=1)
     # Whether turns are chosen by their user's rating and rewritten by its reasons; otherwise by chance, and blindly.
     confirmation: bool = True
     # Which turns, and how many tries.
@@ -87,6 +90,7 @@ def train_ecpo(
     rewriter: Rewriter | None = None,
     gates: Callable[[int], Sequence[Gate]] | None = None,
     judges: Rehearsal | None = None,
+    trained_with: Rehearsal | None = None,
     replay: PreferencePairs | None = None,
     report: Report | None = None,
 ) -> JudgedTraining:
@@ -104,6 +108,7 @@ def train_ecpo(
         gates: From the seed of a round's dialogues to the gates of its rewrites; the same users met again if None. A
             function that gives none trusts the rewriter.
         judges: Users whom training never meets.
+        trained_with: Some of the learners, to be heard beside the judges; see `train_in_rounds`.
         replay: Other pairs to be learned beside each round's; measured against the policy that each round begins with.
         report: Gets the figures of every training step, and of every round at its end.
 
@@ -141,7 +146,9 @@ def train_ecpo(
         last = train_policy(agent.policy, pairs, settings, seed=learn, report=counted)[-1]
         return figures | {name: last[name] for name in ("loss", "accuracy", "margin")}
 
-    return train_in_rounds(agent, plan, teach, config.rounds, judges=judges, report=told)
+    return train_in_rounds(
+        agent, plan, teach, config.rounds, judges=judges, trained_with=trained_with, report=told
+    )
 
 
 def learn_plans(

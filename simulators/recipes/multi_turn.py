@@ -59,6 +59,7 @@ def train_multi_turn(
     condition: Condition,
     seed: int,
     judges: Rehearsal | None = None,
+    trained_with: Rehearsal | None = None,
     report: Report | None = None,
 ) -> JudgedTraining:
     """Train the agent's policy in place on dialogues with simulated users.
@@ -72,6 +73,7 @@ def train_multi_turn(
         condition: What the policy knows of them, N rows.
         seed: Draws everything; on the CPU one seed gives the same bits.
         judges: Users whom training never meets.
+        trained_with: Some of the learners, to be heard beside the judges; see `train_in_rounds`.
         report: Gets the figures of every training step, and of every round at its end.
 
     Returns:
@@ -115,7 +117,9 @@ def train_multi_turn(
         margins = [step["margin"] for step in steps if not math.isnan(step["margin"])]
         return figures | {"loss": steps[-1]["loss"]} | ({"margin": margins[-1]} if margins else {})
 
-    return train_in_rounds(agent, plan, teach, config.rounds, judges=judges, report=told)
+    return train_in_rounds(
+        agent, plan, teach, config.rounds, judges=judges, trained_with=trained_with, report=told
+    )
 
 
 def _settings(config: MultiTurnConfig, examples: int) -> TrajectoryConfig:

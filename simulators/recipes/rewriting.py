@@ -18,7 +18,7 @@ from persona.types import Condition
 from simulators.agent import Recommender
 from simulators.chat.model import ChatModel
 from simulators.grounding import in_slots, slot_values, spoken
-from simulators.judge import PairwiseJudge, conversation_text
+from simulators.judge import PairwiseJudge, Verdict, conversation_text
 from simulators.prompts import Message, rewriting_prompt
 from simulators.protocols import Agent, SimulatedUser
 from simulators.randomness import keyed_seeds
@@ -34,7 +34,7 @@ class RewritingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Turns rated at most this fell short; stars of satisfaction, 1 to 5; lambda in the paper.
-    threshold: Annotated[float, Field(ge=1, le=5)] = 3.0
+    threshold: Annotated[float, Field(ge=1, le=5)] = 4.0
     # Rewrites tried for each turn that fell short, at least 1.
     candidates: Annotated[int, Field(ge=1)] = 4
 
@@ -179,7 +179,7 @@ def felt_by(users: SimulatedUser, *, seed: int) -> Gate:
     return gain
 
 
-def judged_by(judge: PairwiseJudge, *, seed: int) -> Gate:
+def judged_by(judge: PairwiseJudge, *, seed: int, heard: list[Verdict] | None = None) -> Gate:
     """The preference of an independent judge for the rewrite, above even: -.5 to .5, NaN where it gave no verdict.
 
     It reads the conversation up to the reply, and neither the user's persona nor what the user said later.
@@ -187,6 +187,7 @@ def judged_by(judge: PairwiseJudge, *, seed: int) -> Gate:
     Args:
         judge: Compares replies.
         seed: Of its votes.
+        heard: Gets its verdicts, to see how far it favours a place.
     """
 
     def gain(
@@ -201,6 +202,8 @@ def judged_by(judge: PairwiseJudge, *, seed: int) -> Gate:
             [reply.text for reply in replies],
             seed=seed,
         )
+        if heard is not None:
+            heard.extend(verdicts)
         return np.asarray([verdict.preference - 0.5 for verdict in verdicts])
 
     return gain
@@ -226,7 +229,7 @@ def rewrite_turns(
         seed: Draws the tries.
 
     Returns:
-        Accepted rewrites; one that says what the reply said, or nothing, is never among them.
+        Accepted rewrites; one that says what the reply said, or does not name the item, is never among them.
     """
     if not turns:
         return []
@@ -240,7 +243,12 @@ def rewrite_turns(
     gains = np.asarray([gate(before, cards, replies, rewrites) for gate in gates]).reshape(
         len(gates), len(tries)
     )
-    new = np.asarray([bool(r.raw) and r.raw != was.raw for r, was in zip(rewrites, replies, strict=True)])
+    new = np.asarray(
+        [
+            bool(r.raw) and r.raw != was.raw and card.title in r.text
+            for r, was, card in zip(rewrites, replies, cards, strict=True)
+        ]
+    )
     accepted = (new & (gains > 0).all(0)).reshape(len(turns), -1)
     rank = (gains[0] if len(gates) else np.zeros(len(tries))).reshape(accepted.shape)
     best = np.where(accepted, rank, -np.inf).argmax(1)  # the first of equals

@@ -10,7 +10,11 @@ Departures, each with its reason:
 3. The reference is the policy as training finds it, each dialogue under its own condition, as in the paper's rounds;
    its log-probabilities are computed once.
 4. The baseline of KTO is that of Ethayarajh et al. (2024): replies to other users' prompts, turn by turn.
-5. Learning rates are those of a LoRA on a small model, far above those of full fine-tuning.
+5. Only dialogues of the policy as the round begins are learned from; the paper may mix in those of earlier rounds. Its
+   optional likelihood term is left out.
+6. Tokens behind the last whole sentence, which the user never saw, are scored with their turn: they are what the policy
+   drew.
+7. Learning rates are those of a LoRA on a small model, far above those of full fine-tuning.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -10,6 +10,9 @@ Agent", arXiv 2506.14302. Departures, each with its reason:
 4. Users have patience, are absent-minded now and then, and tell of themselves bit by bit by a rule; the model is told
    what the rule says, and what it really told is read off its words.
 5. A user sees the facts of the item that is shown, as people see a card, not the reply alone.
+6. A dialogue succeeds when the user would take what is shown (a recommendation of 4 or 5), not only when the title in
+   mind is named; whether there is such a title is up to the persona.
+7. Personas may be found by rule in a log (`simulators.users.persona_building`), not only written from reviews.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -182,7 +185,8 @@ class AiloUsers:
         if turn is None:
             return Feedback(0, 1.0, words, stop=StopReason.MODEL_FAILED)
         confirmation = confirm(turn, shift)
-        level = LEVEL_OF_RECOMMENDATION[int(confirmation.scores["recommendation"])]
+        # Noise is of the scores alone: what the user does must fit what it said.
+        level = LEVEL_OF_RECOMMENDATION[turn.recommendation]
         satisfaction = satisfaction_of(confirmation, self._config.satisfaction_from)
         disappointments = _disappointments(dialogue) + (satisfaction <= DISSATISFIED)
         stop = None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from simulators.users.personas import Interest, Persona
+from simulators.words import plural_of
 
 LIKINGS = {2: "loved", 1: "liked", -1: "disliked", -2: "hated"}
 """Words for how much an interest is liked."""
@@ -79,5 +80,6 @@ def next_to_tell(persona: Persona, texts: Sequence[str], draws: Sequence[float])
 
 
 def _occurs(value: str, said: str) -> bool:
-    forms = (value, f"{value}s", f"{value[:-1]}ies" if value.endswith("y") else value)
+    # A name of a person takes a mere s, also after a y.
+    forms = value, plural_of(value), f"{value}s"
     return any(re.search(rf"\b{re.escape(form)}\b", said, re.IGNORECASE) for form in forms)

@@ -12,15 +12,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
 
 from simulators.chat.model import ChatModel
 from simulators.errors import MirrorError
 from simulators.grounding import reply_attributes
-from simulators.mirror.beliefs import Gaussians
 from simulators.mirror.level_model import LevelModel
 from simulators.mirror.level_stories import LevelStories
 from simulators.mirror.manner import Manners
+from simulators.mirror.persons import draw_beliefs, draw_items, draw_tastes
 from simulators.mirror.steps import Ints, Values
 from simulators.mirror.wording import Wording
 from simulators.randomness import keyed_seeds, keyed_uniforms
@@ -39,7 +38,8 @@ from simulators.users.film_viewers import open_dialogues, put_into_words
 from simulators.world.catalogue import Catalogue
 from simulators.world.wishes import draw_wishes
 
-_WISH, _LEVEL, _WORDS, _OPENING, _PERSON, _ITEM, _MANNER, _RATING, _STORY = range(200, 209)
+_WISH, _LEVEL, _WORDS, _OPENING = range(200, 204)
+_MANNER, _RATING, _STORY = range(206, 209)
 _IGNORED = 0
 ASSUMED = Wording()
 
@@ -122,7 +122,9 @@ class MirrorUsers:
                 for level, worth in zip(levels, utility, strict=True)
             ]
         attributes = self._manners.scale(reply_attributes(replies, cards))
-        worth = self._manners.contributions(_draw(self._manners.weights, who, seed, _MANNER), attributes)
+        worth = self._manners.contributions(
+            draw_beliefs(self._manners.weights, who, seed, _MANNER), attributes
+        )
         total = worth.sum(axis=1)
         levels = self._levels(who, when, cards, utility, self._wording.shift(total), seed=seed)
         stars = self._wording.rate(utility, total, keyed_uniforms(seed, who, when, _RATING))
@@ -186,16 +188,13 @@ class MirrorUsers:
 
     def _utility(self, users: NDArray[np.int64], items: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
         """Utility of each film to the person that the seed drew for its user. Shape (B,)."""
-        weights = _draw(self._model.users, users, seed, _PERSON)
-        drawn = _draw(self._model.items, items, seed, _ITEM)
-        ones = np.ones((len(users), 1))
-        vectors = np.concatenate([self._model.features[items], drawn[:, :-1], ones], axis=1)
-        utility: NDArray[np.float64] = (weights * vectors).sum(axis=1) + drawn[:, -1]
+        vectors, effects = draw_items(self._model, items, seed)
+        utility: NDArray[np.float64] = (draw_tastes(self._model, users, seed) * vectors).sum(axis=1) + effects
         return utility
 
     def _wishes(self, users: Sequence[int], seed: int) -> list[Mapping[str, str]]:
         who = np.asarray(users, np.int64)
-        tastes = _draw(self._model.users, who, seed, _PERSON)
+        tastes = draw_tastes(self._model, who, seed)
         draws = keyed_uniforms(seed, who, _WISH)
         return [*draw_wishes(self._catalogue, tastes, self._model.users.mean, draws)]
 
@@ -206,13 +205,3 @@ class MirrorUsers:
         if ignored >= self._patience:
             return StopReason.OUT_OF_PATIENCE
         return StopReason.MAX_TURNS if len(dialogue.turns) + 1 >= self._max_turns else None
-
-
-def _draw(held: Gaussians, which: NDArray[np.int64], seed: int, purpose: int) -> NDArray[np.float64]:
-    """One draw from the belief of each row, the same whenever the seed and the row are. Shape (B, D)."""
-    distinct, back = np.unique(which, return_inverse=True)
-    uniforms = keyed_uniforms(seed, distinct[:, None], np.arange(held.mean.shape[1]), purpose)
-    normal = ndtri(np.clip(uniforms, 1e-12, 1 - 1e-12))
-    root = np.linalg.cholesky(held.covariance[distinct])
-    drawn: NDArray[np.float64] = held.mean[distinct] + (root @ normal[..., None])[..., 0]
-    return drawn[back]

@@ -10,12 +10,12 @@ from difflib import SequenceMatcher
 
 from simulators.types import Dialogue, ItemCard, Utterance
 from simulators.users.personas import Target
+from simulators.words import WORD
 
 MASK = "that one"
 """What stands in the place of a title."""
 
 _NEARLY = 0.9
-_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 _YEAR = re.compile(r"\s*\(\d{4}\)\s*$")
 _ARTICLES = frozenset({"a", "an", "the"})
 
@@ -85,23 +85,14 @@ def kept_secret(target: Target | None, heard: Sequence[str], card: ItemCard | No
     return None if any(names_title(text, target.title) for text in heard) else target.title
 
 
-def masked_share(dialogues: Sequence[Dialogue]) -> float:
-    """Share of dialogues in which a title had to be blanked out; all dialogues count, failed ones too. 0 for none."""
-    leaky = [
-        any(turn.user.masked or turn.feedback.utterance.masked for turn in dialogue.turns)
-        for dialogue in dialogues
-    ]
-    return sum(leaky) / max(len(leaky), 1)
-
-
 def _title_spans(text: str, title: str) -> list[Span]:
     """Where the title is said: disjoint spans of characters, in order."""
-    wanted = [match[0] for match in _WORD.finditer(_YEAR.sub("", title))]
+    wanted = [match[0] for match in WORD.finditer(_YEAR.sub("", title))]
     if len(wanted) > 1 and wanted[0].lower() in _ARTICLES:
         wanted = wanted[1:]
     if not wanted:
         return []
-    words = list(_WORD.finditer(text))
+    words = list(WORD.finditer(text))
     same = _likeness(wanted)
     spans: list[Span] = []
     start = 0

@@ -13,7 +13,6 @@ from simulators.world.oracle import Oracle
 
 SLATE = 10
 BROWSED_SHARE = 0.5
-POSITION = "position"
 START_S = 1_700_000_000
 _CELLS = 4_000_000  # users x films drawn at once, to bound memory
 
@@ -61,17 +60,9 @@ def simulate_log(
             columns.ITEM: items.ravel(),
             columns.LEVEL: levels,
             columns.TIMESTAMP: _draw_times(items.shape, rng).ravel(),
-            POSITION: position,
+            columns.POSITION: position,
         }
     )
-
-
-def split_by_user(log: pd.DataFrame, share: float) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The first `share` of each user's rows, which must be in the order of time, and the rest."""
-    place = log.groupby(columns.USER).cumcount().to_numpy()
-    size = log.groupby(columns.USER)[columns.LEVEL].transform("size").to_numpy()
-    early = place < np.floor(share * size)
-    return log[early].reset_index(drop=True), log[~early].reset_index(drop=True)
 
 
 def _draw_slates(

@@ -11,7 +11,7 @@ from simulators.errors import CatalogueError, WorldError
 from simulators.world.catalogue import Catalogue
 from simulators.world.choice import NestedChoice
 from simulators.world.invention import invent_catalogue
-from simulators.world.logs import simulate_log, split_by_user
+from simulators.world.logs import simulate_log
 from simulators.world.movielens import RatingData, level_of_stars, read_movielens
 from simulators.world.oracle import Oracle
 from simulators.world.population import Truth, check_user_count, draw_manners, draw_population
@@ -87,7 +87,7 @@ def open_movielens(folder: Path | str, n_users: int | None = None, *, seed: int,
         check_user_count(n_users)
     data = read_movielens(Path(folder))
     ratings, user_ids = _take_users(data, n_users, seed)
-    log, later = split_by_user(ratings, EARLIER_SHARE)
+    log, later = _split_by_time(ratings)
     fitted = fit_taste(log, data.catalogue.features, n_users=len(user_ids), epochs=epochs, seed=seed)
     truth = _truth_of_taste(fitted, log, seed=seed)
     oracle = Oracle(truth, data.catalogue, fitted.choice.rescaled(*truth.utility_scale()))
@@ -147,6 +147,14 @@ def _take_users(data: RatingData, n_users: int | None, seed: int) -> tuple[pd.Da
     )
     log = log.sort_values([columns.USER, columns.TIMESTAMP, columns.ITEM], kind="stable", ignore_index=True)
     return log, tuple(data.user_ids[u] for u in chosen)
+
+
+def _split_by_time(log: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The earlier 80 % of each user's rows, and the rest."""
+    place = log.groupby(columns.USER).cumcount().to_numpy()
+    size = log.groupby(columns.USER)[columns.ITEM].transform("size").to_numpy()
+    earlier = place < np.floor(EARLIER_SHARE * size)
+    return log[earlier].reset_index(drop=True), log[~earlier].reset_index(drop=True)
 
 
 def _truth_of_taste(fitted: FittedTaste, log: pd.DataFrame, *, seed: int) -> Truth:

@@ -62,10 +62,6 @@ class FittedTaste:
         )
         return total
 
-    def predict_levels(self, users: ArrayLike, items: ArrayLike) -> NDArray[np.float64]:
-        """P(level = k) of each user-item pair, shape (B, K)."""
-        return self.choice.probabilities(self.utility(users, items))
-
 
 class _Parameters(NamedTuple):
     """Free parameters; deviations stand for differences from the shared mean."""

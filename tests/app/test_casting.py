@@ -170,9 +170,13 @@ def test_ecpo_takes_prompted_users_a_language_model_as_judge_and_one_as_rewriter
             TrainConfig,
             None,
             f"run={finished} users=ailo chat={model} judges=persona-prompt judges_chat={model} gate={gate} "
-            f"gate_chat={model} rewriter={model} learners=6 judging=4 plan_steps=1 epochs=0.01 pairs_per_step=2 "
+            f"gate_chat=critic@{server.url} gate_votes=2 gate_own_answer=1 "
+            f"rewriter={model} learners=6 judging=4 plan_steps=1 epochs=0.01 pairs_per_step=2 "
             "threshold=5 candidates=1 replay=4".split(),
         )
+        own = config.model_copy(update={"gate_chat": model})
+        with pytest.raises(ConfigError, match="`gate_chat` must be another model than rewrites"):
+            train("ecpo", own, tmp_path / "own", resume=False, console=QUIET)
         capped = config.model_copy(update={"max_requests": 5})
         with pytest.raises(EndpointError, match="the budget of 5 requests is spent"):
             train("ecpo", capped, tmp_path / "out", resume=False, console=QUIET)
@@ -184,6 +188,8 @@ def test_ecpo_takes_prompted_users_a_language_model_as_judge_and_one_as_rewriter
     figures = report["rounds"][0]
     assert 0 <= figures["accepted"] <= figures["short"] and (gate == "both" or figures["accepted"] > 0)
     assert all(np.isfinite(row["gain"]["value"]) for row in report["judges"].values())
+    assert report["gate_bias"] is None or 0 <= report["gate_bias"]["first_share"] <= 1
+    assert gate == "both" or report["gate_bias"]["pairs"] > 1
     assert server.url not in (tmp_path / "out" / "manifest.json").read_text()
 
 
@@ -238,7 +244,7 @@ def test_true_personas_are_those_of_the_film_world_alone(finished: Path) -> None
         ("key_variable=sk-secret", r"`key_variable` must fit its field .*pattern.*; got something else on"),
         (
             "judges_chat=n@http://two.example/v1",
-            r"whose key it is where several hosts are named; got one for one\.exam",
+            r"several servers are named; got one for one\.example:80, two",
         ),
         ("users=robots", r"`users` must fit its field .*'over-agreeable'.*; got 'robots'"),
         ("tries=0", r"`tries` must fit its field .*greater than or equal to 1.*; got '0'"),
@@ -257,14 +263,35 @@ def test_each_host_is_sent_its_own_key() -> None:
     chats = "chat=m@http://One.example/v1 judges_chat=n@https://two.example:8443/v1".split()
     for keys, found in (
         ("one.example=A,two.example=B", ["A", "B"]),
-        ("TWO.example=B", [None, "B"]),
-        ("other.example=C", [None, None]),
+        ("TWO.example.=B", [None, "B"]),
+        ("two.example:8443=B,one.example:80=A", ["A", "B"]),
+        ("one.example=A,one.example:80=C", ["C", None]),
     ):
         config = load_settings(TrainConfig, None, ["run=x", *chats, f"key_variable={keys}"])
         urls = ("http://One.example/v1", "https://two.example:8443/v1")
         assert [config.key_variable_of(url) for url in urls] == found
     alone = load_settings(TrainConfig, None, ["run=x", chats[0], "key_variable=A"])
     assert alone.key_variable_of("http://one.example/v1") == "A"
+    local = "chat=m@http://[::1]:8000/v1 gate_chat=n@http://[::1]:8001/v1 key_variable=[::1]:8001=K".split()
+    config = load_settings(TrainConfig, None, ["run=x", *local])
+    assert config.key_variable_of("http://[::1]:8001/v1") == "K"
+    assert config.key_variable_of("http://[::1]:8000/v1") is None
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (
+            "three.example=K",
+            r"must name servers that are asked; got three\.example, and one\.example:80 are asked",
+        ),
+        ("one.example:81=K", "Correct the host, or the port"),
+        ("one.example=K,ONE.example=L", "must name each server once; got ONE.example twice"),
+    ],
+)
+def test_keys_of_servers_that_are_not_asked_are_refused(keys: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_settings(TrainConfig, None, ["run=x", "chat=m@http://one.example/v1", f"key_variable={keys}"])
 
 
 def test_what_changes_no_answer_is_not_written_down() -> None:

@@ -27,10 +27,10 @@ from app.simulated_predictions import (
     write_predictions,
 )
 from app.trained import open_run
-from recsys.columns import ITEM, LEVEL, TIMESTAMP, USER
+from recsys.columns import ITEM, LEVEL, POSITION, TIMESTAMP, USER
 from simulators.mirror import fit_levels
+from simulators.mirror.selection import split_by_user
 from simulators.users.mirror import MirrorUsers
-from simulators.world.logs import POSITION, split_by_user
 from tests.helpers.rehearsed_run import rehearsed_run
 
 QUIET = Console(quiet=True)

@@ -4,6 +4,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -39,6 +40,14 @@ def test_every_recipe_trains_and_is_judged_by_all_who_were_invited(
     report = json.loads(path.read_text())
     assert report["method"] == method and len(report["rounds"]) == 1
     assert {row["gain"]["n"] for row in report["judges"].values()} == {4}
+    panels = [
+        f"{panel}_{name}"
+        for panel in ("judges", "trained_with")
+        for name in ("gap", "satisfaction", "utility")
+    ]
+    assert all(np.isfinite(report["rounds"][0][name]) for name in panels)
+    lines = (tmp_path / "out" / "stages" / "train" / "metrics.jsonl").read_text().splitlines()
+    assert any("step" in json.loads(line) for line in lines) and "judges_gap" in json.loads(lines[-1])
     assert (tmp_path / "out" / "stages" / "train" / "policy").is_dir()
     before = path.read_bytes()
     train(method, config, tmp_path / "out", resume=True, console=QUIET)

@@ -105,6 +105,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.refuses_schema = refuses_schema
         self.usage = usage
         self.bodies: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.came: Counter[int] = Counter()
         self.answered: Counter[int] = Counter()
         self.faults: Counter[str] = Counter()
@@ -197,6 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         body = self.rfile.read(int(self.headers["Content-Length"]))
         with server.lock:
+            server.headers.append({name.lower(): value for name, value in self.headers.items()})
             server.under_way += 1
             server.most_under_way = max(server.most_under_way, server.under_way)
         try:

@@ -16,6 +16,7 @@ from simulators.prompts import COMPLAINT_WORDS, LEVEL_WORDS
 from simulators.rollout import rollout
 from simulators.transcripts import dialogue_to_json
 from simulators.types import Dialogue, Feedback, ItemCard, StopReason, Utterance
+from simulators.users.baselines import RuleUsers, agreeable_rule
 from simulators.users.film_viewers import FilmViewers
 from simulators.world import World, build_film_world
 from simulators.world.language import opening, reaction
@@ -89,12 +90,20 @@ class YesMan:
 
 
 @cache
-def film_dialogues(users: int, seed: int, *, agreeable: bool = False) -> tuple[dict[str, Any], ...]:
-    """Transcripts of so many users of one population; another seed is the same people another time."""
+def film_dialogues(
+    users: int, seed: int, *, agreeable: bool = False, rule: bool = False
+) -> tuple[dict[str, Any], ...]:
+    """Transcripts of so many users of one population; another seed is the same people another time.
+
+    Or of a yes-man in the place of each, or of the over-agreeable users that are there to be compared with.
+    """
     world, agent, _ = talking_world(users)
     viewers = FilmViewers(world.oracle, reference_scale(), GrammarVoice())
     histories = histories_from_log(world.log, np.arange(users), len(world.catalogue))
     side: Any = YesMan(viewers) if agreeable else viewers
+    if rule:
+        wishes: dict[int, dict[str, str]] = {user: {} for user in range(users)}
+        side = RuleUsers(agreeable_rule(), wishes, GrammarVoice())
     found = rollout(list(range(users)), agent, side, histories=histories, condition=None, seed=seed)
     return tuple(json.loads(json.dumps(dialogue_to_json(dialogue))) for dialogue in found)
 

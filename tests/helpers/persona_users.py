@@ -89,3 +89,9 @@ def talk(
     """The dialogues of some users with an agent that knows their history."""
     histories = histories_from_log(world.log, list(users), len(world.catalogue))
     return rollout(users, agent, people, histories=histories, condition=None, seed=seed)
+
+
+def share_masked(dialogues: Sequence[Dialogue]) -> float:
+    """Share of dialogues in which a title had to be blanked out of what the user said."""
+    leaky = [any(turn.user.masked or turn.feedback.utterance.masked for turn in d.turns) for d in dialogues]
+    return sum(leaky) / len(leaky)

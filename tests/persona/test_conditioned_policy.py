@@ -225,7 +225,9 @@ def test_the_folder_is_an_ordinary_peft_folder_of_the_average_user(
 ) -> None:
     policy = trained(base)
     policy.save(tmp_path)
-    assert json.loads((tmp_path / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny"
+    card = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert card["base_model_name_or_path"] == "tiny"
+    assert card["target_modules"] == sorted(card["target_modules"])
     fresh = tiny_language_model()
     plain = PeftModel.from_pretrained(fresh.model, str(tmp_path)).eval()
     ids = torch.tensor([base.encode(CONVERSATIONS[0])] * 2)

@@ -14,9 +14,16 @@ from simulators.users.ailo import AiloUsers, confirm, satisfaction_of
 from simulators.users.ailo_types import AiloConfig, Form, Intent, MergedTurn
 from simulators.users.disclosure import tellables, told
 from simulators.users.personas import Persona, Target
-from simulators.users.title_guard import masked_share, names_title
+from simulators.users.title_guard import names_title
 from simulators.world.actor import Actor
-from tests.helpers.persona_users import RecordingChat, SteadyChat, UnsteadyChat, persona_world, talk
+from tests.helpers.persona_users import (
+    RecordingChat,
+    SteadyChat,
+    UnsteadyChat,
+    persona_world,
+    share_masked,
+    talk,
+)
 
 WORLD, AGENT, PERSONAS = persona_world()
 USERS = list(range(40))
@@ -212,7 +219,7 @@ def test_a_title_that_is_told_is_asked_again_then_masked_and_counted(form: Form,
             named = named or names_title(turn.reply.text, target.title)
     again = [p for p in chat.prompts if "you must never write" in p[-1]["content"].lower().split("\n")[-1]]
     assert again
-    share = masked_share(found)
+    share = share_masked(found)
     assert share == 1.0 if indiscretion == 1.0 else 0.0 < share < 1.0
 
 

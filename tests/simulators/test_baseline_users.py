@@ -17,9 +17,16 @@ from simulators.users.persona_building import targets_of
 from simulators.users.persona_prompt import PersonaPromptUsers
 from simulators.users.personas import Interest, Persona, Target
 from simulators.users.target_holders import TargetHolders, nearness_to
-from simulators.users.title_guard import masked_share, names_title
+from simulators.users.title_guard import names_title
 from simulators.world.actor import Actor
-from tests.helpers.persona_users import RecordingChat, SteadyChat, UnsteadyChat, persona_world, talk
+from tests.helpers.persona_users import (
+    RecordingChat,
+    SteadyChat,
+    UnsteadyChat,
+    persona_world,
+    share_masked,
+    talk,
+)
 
 WORLD, AGENT, PERSONAS = persona_world()
 USERS = list(range(40))
@@ -154,7 +161,7 @@ def test_titles_are_asked_away_then_masked_and_counted(indiscretion: float) -> N
             for turn in dialogue.turns:
                 assert names_title(heard, title) or not names_title(turn.user.text, title)
                 heard += f" {turn.reply.text}"
-        share = masked_share(found)
+        share = share_masked(found)
         assert share == 1.0 if indiscretion == 1.0 else 0.0 < share < 1.0
 
 

@@ -187,6 +187,27 @@ def test_a_model_that_is_not_there_is_an_error_of_the_call() -> None:
     )
 
 
+def test_nothing_of_the_environment_is_sent_but_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ORG_ID", "PROJECT_ID", "API_KEY"):
+        monkeypatch.setenv(f"OPENAI_{name}", f"private-{name.lower()}")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Custom: private-custom")
+    with FaultyServer(echo) as server:
+        assert endpoint(server).complete(rows(1), seeds=[0])[0].failure is None
+    assert server.headers and "private" not in str(server.headers)
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_a_key_is_hidden_before_what_the_server_says_is_cut(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEST_KEY", KEY)
+    for body in (f"{'x' * 190} {KEY}", json.dumps({"error": f"{'x' * 190} {KEY}"})):
+        with FaultyServer(echo, script=[(status, body)]) as server:
+            chat = endpoint(server, attempts=1, api_key_variable="TEST_KEY")
+            failure = chat.complete(rows(1), seeds=[0])[0].failure
+        assert failure is not None and KEY[:6] not in failure
+
+
 def test_a_request_that_is_refused_ends_its_row_without_another_try() -> None:
     with FaultyServer(echo, script=[(400, '{"error": {"message": "too long"}}')]) as server:
         chat = endpoint(server, concurrency=1)
@@ -368,6 +389,7 @@ def test_the_identity_names_what_changes_answers() -> None:
         ({"base_url": "127.0.0.1:8000"}, "must be an http or https URL such as .*; got '127.0.0.1:8000'"),
         ({"base_url": "http://me:secret@host/v1"}, "must hold no user and password"),
         ({"base_url": "http://me:secret/v1"}, r"with a port in 1..65535"),
+        ({"base_url": "http://host/v1?key=secret"}, r"must end with its path"),
         ({"base_url": "http://127.0.0.1:99999/v1"}, r"with a port in 1..65535"),
         ({"base_url": "http://[::1]:0/v1"}, r"with a port in 1..65535"),
         ({"base_url": "http://127.0.0.1/v1\n"}, "must be printable"),

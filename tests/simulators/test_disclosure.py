@@ -16,6 +16,9 @@ TARGET = Target(title="Silver Harbour", facts={"genre": "crime and drama", "plot
 def test_what_was_told_is_read_from_the_words() -> None:
     assert told(persona(), ["Any good Comedies?", "Westerns are fine.", "Start."]) == {0, 1}
     assert told(persona(), []) == frozenset()
+    named = Target(title="X", facts={"director": "Ann Kelly", "mood": "gray"})
+    both = {4, 5}
+    assert told(persona(target=named), ["Ann Kellys are fine.", "No grays."]) == both
 
 
 def test_a_target_is_told_in_parts_and_never_by_its_title_or_plot() -> None:

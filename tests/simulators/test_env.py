@@ -1,5 +1,7 @@
 """Environments of slates: Gymnasium's own check, determinism, and the vector against single environments."""
 
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import gymnasium
@@ -62,6 +64,7 @@ def test_the_vector_is_its_single_environments() -> None:
     actions = np.random.default_rng(0).integers(0, 80, (steps, 3))
     many = FilmSlateVectorEnv(4, WORLD, slate=3)
     observations, _ = many.reset(seed=5)
+    earned = 0.0
     for i in range(4):
         assert (observations["history"][i] == singles[i][0][0]["history"]).all()
     for step, action in enumerate(actions, start=1):
@@ -69,9 +72,11 @@ def test_the_vector_is_its_single_environments() -> None:
         for i, single in enumerate(singles):
             seen, reward, over, late, told = single[step]
             assert (rewards[i], terminated[i], truncated[i]) == (reward, over, late)
+            earned += reward
             assert (info["user"][i], info["stop"][i]) == (told["user"], told["stop"])
             for name, value in seen.items():
                 np.testing.assert_array_equal(observations[name][i], value)
+    assert earned > 0
 
 
 def test_ends_as_its_user_does() -> None:
@@ -80,13 +85,89 @@ def test_ends_as_its_user_does() -> None:
     for episode in range(60):
         env.reset(seed=episode)
         while True:
-            observation, reward, over, late, info = env.step(env.np_random.integers(0, 80, 2))
-            assert reward == np.maximum(observation["levels"] - 1, 0).sum()
+            _, _, over, late, info = env.step(env.np_random.integers(0, 80, 2))
             if over or late:
                 break
         assert late == (STOPS[info["stop"]] is StopReason.MAX_TURNS)
         ends.add(STOPS[info["stop"]])
     assert ends == {StopReason.ACCEPTED, StopReason.OUT_OF_PATIENCE, StopReason.MAX_TURNS}
+
+
+def levels_at_once(seed: int) -> np.ndarray:
+    """Level of each of the 80 films for the first user of a seed, each shown alone and first."""
+    env = FilmSlateEnv(WORLD)
+    found = []
+    for film in range(80):
+        env.reset(seed=seed)
+        found.append(int(env.step(film)[0]["levels"][0]) - 1)
+    return np.array(found)
+
+
+def rewards_of(seed: int, films: Sequence[int]) -> list[float]:
+    """Rewards of showing one film after the other until the episode ends."""
+    env = FilmSlateEnv(WORLD)
+    env.reset(seed=seed)
+    found: list[float] = []
+    for film in films:
+        _, reward, over, late, _ = env.step(film)
+        found.append(float(reward))
+        if over or late:
+            break
+    return found
+
+
+def test_rewards_are_steps_deeper_and_add_up_to_the_deepest_level() -> None:
+    env = FilmSlateEnv(WORLD, slate=2)
+    returns = set()
+    for episode in range(60):
+        observation, _ = env.reset(seed=episode)
+        before, total, over, late = int(observation["deepest"]), 0.0, False, False
+        assert before == 0
+        while not over and not late:
+            observation, reward, over, late, _ = env.step(env.np_random.integers(0, 80, 2))
+            after = max(before, int(observation["levels"].max()) - 1)
+            assert reward == after - before and observation["deepest"] == after
+            before, total = after, total + float(reward)
+        assert total == before
+        returns.add(total)
+    assert {0.0, 1.0, 4.0} <= returns <= {0.0, 1.0, 2.0, 3.0, 4.0}
+
+
+def test_showing_a_film_again_never_pays() -> None:
+    repeated = 0
+    for seed in range(20):
+        levels = levels_at_once(seed)
+        for film in (int(np.argmax(levels == depth)) for depth in (1, 2) if (levels == depth).any()):
+            rewards = rewards_of(seed, [film] * 5)
+            assert rewards == [float(levels[film]), *[0.0] * (len(rewards) - 1)]
+            repeated += len(rewards) - 1
+        twice = FilmSlateEnv(WORLD, slate=2)
+        twice.reset(seed=seed)
+        deepest = int(levels.argmax())
+        assert twice.step([deepest, deepest])[1] == levels.max()
+    assert repeated > 20
+
+
+def test_the_best_that_can_be_done_is_to_show_what_goes_deepest_first() -> None:
+    discount = 0.9
+    tempting = 0
+    for seed in range(6):
+        levels = levels_at_once(seed)
+        films = [int(np.argmax(levels == depth)) for depth in np.unique(levels)]
+        best = films[-1]
+
+        def gain(plan: Sequence[int], seed: int = seed) -> tuple[float, float]:
+            rewards = rewards_of(seed, plan)
+            return sum(rewards), sum(discount**turn * reward for turn, reward in enumerate(rewards))
+
+        first = gain([best, *films])
+        assert first == (levels.max(), levels.max())
+        for plan in product(films, repeat=3):
+            total, worth = gain(plan)
+            assert total <= first[0]
+            assert worth < first[1] or plan[0] == best
+            tempting += total < first[0]
+    assert tempting
 
 
 def test_history_is_the_level_weighted_mean_of_features() -> None:

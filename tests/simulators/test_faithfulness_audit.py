@@ -86,6 +86,14 @@ def test_a_yes_man_fails() -> None:
 
 
 @pytest.mark.integration
+def test_the_over_agreeable_users_that_are_offered_fail() -> None:
+    report = audit_simulator(talk(1, 120, rule=True), talk(0, 120), accept_level=3)
+    found = answers(report)
+    assert found[SATISFACTION] == found[TRAIN] == Answer.NO and found[RANK] != Answer.YES
+    assert report["acceptance_rate"]["gap"]["ci95"][0] > 0.03
+
+
+@pytest.mark.integration
 def test_viewers_who_talk_pass_where_a_yes_man_fails() -> None:
     real = talk(0, 120)
     same = audit_simulator(talk(1, 120), real)
@@ -169,6 +177,8 @@ def test_flat_accuracies_of_few_scenes_show_nothing(noise: float | None, standin
     report = {"choices": {"slots": {"p_flat": 0.6, "by_chance": noise}}}
     rank = next(verdict for verdict in verdicts(report, Limits()) if verdict.use == RANK)
     assert next(one.standing for one in rank.criteria if one.name == "slot_p") == standing
+    told = {0.2: "(chance alone moves one by 0.2, limit 0.05)", None: "(nothing was tested)"}.get(noise, "")
+    assert told in rank.because
 
 
 def test_a_distance_that_chance_explains_is_not_beyond() -> None:

@@ -84,6 +84,13 @@ def test_an_answer_that_is_never_last_is_told() -> None:
     assert found.p_even == 1 / 200 and found.rows[4] == 0 and np.isnan(found.expected[4])
 
 
+@pytest.mark.parametrize(("lengths", "slots"), [([2, 2, 2], [0, 0, 0]), ([2, 3, 4, 5], [0, 1, 2, 3])])
+def test_where_no_dealing_changes_anything_nothing_is_tested(lengths: list[int], slots: list[int]) -> None:
+    size = np.asarray(lengths)
+    scenes = Scenes(np.arange(len(size)).astype(str), size, np.repeat(1 / size, size), np.asarray(slots))
+    assert np.isnan(slot_accuracy(scenes, seed=0, n_permutations=9).by_chance)
+
+
 def test_a_model_that_learned_the_slot_is_told() -> None:
     frame = film_scenes(300, 2)
     leaning = frame["probability"] * np.where(frame["slot"] == 0, 2.0, 1.0)

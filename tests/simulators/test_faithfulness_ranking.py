@@ -5,8 +5,9 @@ import pytest
 from scipy.stats import kendalltau
 
 from recsys.off_policy import evaluate_policy
+from recsys.off_policy.weights import at_positions, importance_weights
 from simulators.errors import FaithfulnessError
-from simulators.faithfulness import kendall_tau_b, ranking_agreement, terms_from_bandit_log, terms_from_rows
+from simulators.faithfulness import kendall_tau_b, ranking_agreement, terms_from_rows
 from simulators.faithfulness.ranking import PolicyTerms, policy_values
 from tests.helpers.bandit_world import make_world
 
@@ -55,19 +56,20 @@ def test_whoever_likes_all_policies_alike_has_no_order() -> None:
 
 
 def test_importance_weights_give_the_estimates_of_off_policy_evaluation() -> None:
-    log, target = make_world().draw(400, 0)[0], None
+    log = make_world().draw(400, 0)[0]
     rng = np.random.default_rng(1)
-    policies = {}
-    for name in "xyz":
-        dist = rng.random((len(log), log.n_actions))
-        policies[name] = dist / dist.sum(1, keepdims=True)
-    for estimator, normalised in (("snips", True), ("ips", False)):
-        found = policy_values(
-            terms_from_bandit_log(log, policies, self_normalised=normalised).sums.sum(0)[None]
-        )[0]
-        for name, value in zip("xyz", found, strict=True):
-            (target,) = evaluate_policy(log, policies[name], estimators=[estimator], seed=0).estimates
-            assert value == pytest.approx(target.value)
+    dists = rng.random((3, len(log), log.n_actions))
+    dists /= dists.sum(axis=2, keepdims=True)
+    weights = [importance_weights(at_positions(dist, log), log) for dist in dists]
+    terms = terms_from_rows(
+        np.tile(np.arange(len(log)), 3),
+        np.repeat(["x", "y", "z"], len(log)),
+        np.tile(log.rewards, 3),
+        np.concatenate(weights),
+    )
+    for dist, value in zip(dists, policy_values(terms.sums.sum(0)[None])[0], strict=True):
+        (target,) = evaluate_policy(log, dist, estimators=["snips"], seed=0).estimates
+        assert value == pytest.approx(target.value)
 
 
 def test_orders_of_fewer_than_three_policies_are_refused() -> None:

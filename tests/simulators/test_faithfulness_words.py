@@ -24,7 +24,6 @@ from simulators.faithfulness import (
     self_bleu,
     statements,
 )
-from simulators.faithfulness.diversity import words_of
 from simulators.faithfulness.stated import GENRES
 from simulators.faithfulness.user_errors import speaks_as_agent
 from simulators.faithfulness.word_measures import diversity_part
@@ -224,7 +223,6 @@ def test_transcripts_keep_levels_stars_and_facts() -> None:
     (reply,) = dialogue.replies
     assert (reply.level, reply.satisfaction, reply.title) == (2, 3.5, "Sea of Glass")
     assert dialogue.user == "3" and dialogue.facts == {"comedy"} and dialogue.said[-1] == "Saved."
-    assert words_of("It's the Babadook, 2014!") == ["it's", "the", "babadook", "2014"]
 
 
 @pytest.mark.parametrize(

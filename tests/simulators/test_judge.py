@@ -126,7 +126,7 @@ def test_votes_that_never_become_valid_are_counted_and_leave_no_preference() -> 
     def silent_second(first: str, second: str, seed: int) -> str:
         return "" if first == "b" else "first"
 
-    (found,) = compare(silent_second, ["a"], ["b"], samples=3)
+    (found,) = compare(silent_second, ["a"], ["b"], samples=3, temperature=1.0)
     assert found.failures == 3 and found.shown_first == 1.0
     assert np.isnan(found.shown_second) and np.isnan(found.preference)
     with pytest.raises(JudgeError, match=r"at least 2 pairs.*got 0"):
@@ -156,3 +156,5 @@ def test_wrong_arguments_are_told() -> None:
         judge.compare([""], ["a", "b"], ["c"], seed=0)
     with pytest.raises(ValidationError, match="samples"):
         JudgeConfig(samples=0)
+    with pytest.raises(ValidationError, match="`temperature` must be above 0 for 2 votes to differ"):
+        JudgeConfig(samples=2)

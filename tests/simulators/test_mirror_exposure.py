@@ -6,7 +6,7 @@ from scipy.special import expit, logit
 
 from simulators.mirror import Effect, fit_levels
 from simulators.mirror.beliefs import Gaussians, Utilities
-from simulators.mirror.exposure import Shown, browsed_chances, slates_of
+from simulators.mirror.exposure import Shown, browsed_chances
 from simulators.mirror.popularity import item_popularity, popularity_effect
 from simulators.mirror.steps import Rows
 from simulators.world import NestedChoice, build_film_world
@@ -16,13 +16,6 @@ GAMMA = 0.8
 
 def rows_of(users: np.ndarray, items: np.ndarray, positions: np.ndarray) -> Rows:
     return Rows(users, items, np.zeros_like(items), positions)
-
-
-def test_a_slate_ends_where_the_user_changes_or_places_stop_rising() -> None:
-    rows = rows_of(np.array([0, 0, 0, 0, 1, 1]), np.arange(6), np.array([0, 1, 0, 3, 4, 4]))
-    found = slates_of(rows)
-    assert found is not None and found.tolist() == [0, 0, 1, 1, 2, 3]
-    assert slates_of(rows_of(np.zeros(3, int), np.arange(3), np.zeros(3, int))) is None
 
 
 def test_the_chance_of_browsing_is_that_of_the_two_sources() -> None:

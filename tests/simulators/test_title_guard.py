@@ -2,8 +2,8 @@
 
 import pytest
 
-from simulators.types import Dialogue, Feedback, ItemCard, StopReason, Turn, Utterance
-from simulators.users.title_guard import mask_title, masked, masked_share, names_title
+from simulators.types import Utterance
+from simulators.users.title_guard import mask_title, masked, names_title
 
 
 @pytest.mark.parametrize(
@@ -50,17 +50,3 @@ def test_a_masked_utterance_is_marked_and_hides_its_raw_text_too() -> None:
     assert found == Utterance("I want that one <mood>.", "I want that one dark.", masked=True)
     innocent = Utterance("Something dark.", "Something dark.")
     assert masked(innocent, "Silver Harbour") is innocent
-
-
-def test_masked_dialogues_are_counted_among_all() -> None:
-    def dialogue(said: Utterance, back: Utterance) -> Dialogue:
-        turn = Turn(said, ItemCard(0, "X Y"), Utterance("See X Y.", "See X Y."), Feedback(0, 2.0, back))
-        return Dialogue(0, (turn,))
-
-    plain, hidden = Utterance("Hi.", "Hi."), Utterance("Hm.", "Hm.", masked=True)
-    failed = Dialogue(3, stop=StopReason.MODEL_FAILED)
-    assert (
-        masked_share([dialogue(plain, hidden), dialogue(hidden, plain), dialogue(plain, plain), failed])
-        == 0.5
-    )
-    assert masked_share([]) == 0.0
