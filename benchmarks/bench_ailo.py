@@ -6,7 +6,7 @@ agrees with itself, and in the merged form. Reported are Cohen's kappa of each s
 (plain), with intervals over users; tokens read and written a turn, by the embedded model's tokenizer or as the endpoint
 counts them; and how much of what is read is a prefix that the dialogue's last turn already had.
 
-By default the model is `simulators.world.actor.Actor`, which judges by rule with noise. That measures the machinery:
+By default the model is `tests.helpers.actor.Actor`, which judges by rule with noise. That measures the machinery:
 whether both forms tell the model the same and read it right, and what they cost. It says nothing of how a language
 model judges, whose two forms may differ more; for that, name an endpoint. Writes
 `results/ailo/<date>-<commit>.json`; a dirty checkout writes to `results/local/ailo/`.
@@ -41,7 +41,7 @@ from simulators.users.ailo_types import AiloConfig, Form, Intent
 from simulators.users.persona_building import ObservedChoices, personas_from_log
 from simulators.users.personas import Persona
 from simulators.world import World, build_film_world
-from simulators.world.actor import Actor
+from tests.helpers.actor import Actor
 from tests.helpers.talking import GrammarPolicy
 
 GOAL_KAPPA, GOAL_TOKENS = 0.8, 0.2

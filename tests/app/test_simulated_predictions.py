@@ -48,6 +48,7 @@ def learned(run: RunContext, log: pd.DataFrame) -> MirrorUsers:
 
 
 @pytest.mark.integration
+@pytest.mark.filterwarnings("ignore:Users are learned with assumed wording")
 def test_an_audit_reads_how_learned_users_foretell_the_rest_of_the_log(
     finished: Path, tmp_path: Path
 ) -> None:

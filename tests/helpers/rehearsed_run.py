@@ -15,7 +15,7 @@ from app.pipeline.replies import sample_replies
 from app.pipeline.retrieval import train_retrieval
 from app.pipeline.rounds import learn, talk
 from simulators.chat.model import Completion, Message
-from simulators.world.actor import Actor
+from tests.helpers.actor import Actor
 from tests.helpers.faulty_server import Request
 
 SMALL = (

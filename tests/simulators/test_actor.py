@@ -17,7 +17,7 @@ from simulators.users.ailo_types import (
 )
 from simulators.users.disclosure import tellables
 from simulators.users.personas import Persona
-from simulators.world.actor import Actor
+from tests.helpers.actor import Actor
 
 PERSONA = Persona.model_validate(
     {

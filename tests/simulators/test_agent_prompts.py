@@ -27,7 +27,7 @@ from simulators.users.persona_prompt import PersonaPromptUsers
 from simulators.users.personas import Persona
 from simulators.users.target_holders import TargetHolders
 from simulators.users.title_guard import names_title
-from simulators.world.actor import Actor
+from tests.helpers.actor import Actor
 from tests.helpers.film_evidence import GrammarVoice
 from tests.helpers.persona_users import persona_world, talk
 from tests.helpers.talking import GrammarPolicy, reference_scale

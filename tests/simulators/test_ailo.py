@@ -15,7 +15,7 @@ from simulators.users.ailo_types import AiloConfig, Form, Intent, MergedTurn
 from simulators.users.disclosure import tellables, told
 from simulators.users.personas import Persona, Target
 from simulators.users.title_guard import names_title
-from simulators.world.actor import Actor
+from tests.helpers.actor import Actor
 from tests.helpers.persona_users import (
     RecordingChat,
     SteadyChat,

@@ -10,7 +10,7 @@ from simulators.chat.model import Completion, Message
 from simulators.types import Dialogue
 from simulators.users.ailo import AiloUsers
 from simulators.users.ailo_types import AiloConfig, Form
-from simulators.world.actor import Actor
+from tests.helpers.actor import Actor
 from tests.helpers.faulty_server import Fault, FaultyServer, Request
 from tests.helpers.persona_users import persona_world, talk
 

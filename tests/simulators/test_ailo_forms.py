@@ -8,7 +8,7 @@ from persona.policy.language_model import load_language_model
 from simulators.types import Dialogue, Feedback
 from simulators.users.ailo import AiloUsers
 from simulators.users.ailo_types import AiloConfig, Form
-from simulators.world.actor import Actor
+from tests.helpers.actor import Actor
 from tests.helpers.persona_users import RecordingChat, persona_world, talk
 
 WORLD, AGENT, PERSONAS = persona_world()

@@ -11,7 +11,7 @@ from simulators.recipes.rewriting import ChatRewriter, RewritingConfig, felt_by,
 from simulators.types import Dialogue
 from simulators.users.ailo import AiloUsers
 from simulators.users.ailo_types import AiloConfig, Form
-from simulators.world.actor import Actor
+from tests.helpers.actor import Actor
 from tests.helpers.persona_users import persona_world, talk
 
 WORLD, AGENT, PERSONAS = persona_world()

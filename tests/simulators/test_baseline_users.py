@@ -18,7 +18,7 @@ from simulators.users.persona_prompt import PersonaPromptUsers
 from simulators.users.personas import Interest, Persona, Target
 from simulators.users.target_holders import TargetHolders, nearness_to
 from simulators.users.title_guard import names_title
-from simulators.world.actor import Actor
+from tests.helpers.actor import Actor
 from tests.helpers.persona_users import (
     RecordingChat,
     SteadyChat,

@@ -1,4 +1,4 @@
-"""A chat model that acts a persona by rule: it runs every prompted user of this package without a language model.
+"""A chat model that acts a persona by rule: it runs every prompted user of `simulators.users` without a language model.
 
 It knows nothing but the prompt: who it is, what was said, what was shown and what to tell stand there, and the schema
 says which fields to write. Its judgement is a few lines of arithmetic with noise by seed. So it shows that prompts hold
