@@ -30,7 +30,7 @@ from persona.data.comparisons import ComparisonTable
 from simulators.chat.model import ChatModel
 from simulators.errors import MirrorError
 from simulators.mirror import LevelModel, Manners, Wording
-from simulators.mirror.selection import fit_best_levels
+from simulators.mirror.selection import Setting, fit_best_levels
 from simulators.protocols import SimulatedUser
 from simulators.users.ailo import AiloUsers
 from simulators.users.ailo_types import AiloConfig, Form
@@ -106,10 +106,17 @@ def judge_of(run: RunContext, kind: str, users: SimulatedUser) -> SimulatedUser:
 def learned_levels(run: RunContext, log: pd.DataFrame) -> LevelModel:
     """What users learned from a log of the run's world do with items; the log is all that is known.
 
-    How they are fitted to the log, its own last rows decide.
+    Whether what users came across tells of their taste, the log's own last rows decide, after a few rounds: a whole
+    trial of every setting would cost as much as two more fits.
     """
-    world, seed = run.world, run.seed("learned users")
-    return fit_best_levels(log, world.catalogue.features, n_users=world.n_users, seed=seed).model
+    return fit_best_levels(
+        log,
+        run.world.catalogue.features,
+        n_users=run.world.n_users,
+        trial_iterations=10,
+        settings=(Setting(4, False), Setting(4, True)),
+        seed=run.seed("learned users"),
+    ).model
 
 
 def _learned(run: RunContext, chat: ChatModel) -> MirrorUsers:

@@ -60,7 +60,7 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
         EndpointError: An endpoint does not answer, or its budget is spent; what is finished is kept.
     """
     quiet_libraries()
-    _check_folder(out)
+    _check_folder(out, config.answers or ANSWERS)
     run = open_run(Path(config.run), "choices", "policy")
     guests = _INVITE[config.population](run, config.dialogues, seed=config.seed)
     seed, users = run.seed(f"simulate {config.seed}"), guests.users.tolist()
@@ -130,10 +130,21 @@ def _tell(summary: Mapping[str, Any], console: Console) -> None:
         console.print(f"choices foretold for an audit: {held_out['scenes']}{why}", markup=False)
 
 
-def _check_folder(out: Path) -> None:
+def _check_folder(out: Path, answers: str) -> None:
     """Refuse a folder of other work, such as the run that is simulated with."""
     names = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    known = (LINES, TABLE, IDENTITY, PERSONAS, PREDICTIONS, REACTIONS, HELD_OUT, _SUMMARY, ANSWERS)
+    known = (
+        LINES,
+        TABLE,
+        IDENTITY,
+        PERSONAS,
+        PREDICTIONS,
+        REACTIONS,
+        HELD_OUT,
+        _SUMMARY,
+        ANSWERS,
+        Path(answers).name,
+    )
     if strange := [name for name in names if not any(own in name for own in known)]:
         raise StoreError(
             f"--out must be empty or hold a simulation; got {out} with {', '.join(strange[:3])} in it. Choose another "

@@ -26,7 +26,7 @@ class SimulateConfig(ChatFields):
     # Whether the policy is told what is known of each user; if not, everyone is the average user.
     personal: bool = True
     # Whether users who give probabilities are held to what real users did later, in files for `persona audit`; in the
-    # film world users are learned a second time for it, from the earlier part of the log.
-    predictions: Annotated[bool, Field(exclude=True)] = True
+    # film world users are learned a second time for it, from the earlier part of the log, which takes a minute or two.
+    predictions: Annotated[bool, Field(exclude=True)] = False
     # Most dialogues that are live together, at least 1; memory grows with it, and rounding, so words, depend on it.
     block: Annotated[int, Field(ge=1)] = 256

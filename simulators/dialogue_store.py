@@ -23,7 +23,7 @@ from simulators.errors import DialogueStoreError
 from simulators.protocols import Agent, SimulatedUser
 from simulators.rollout import check_rows, rollout, user_blocks
 from simulators.transcripts import dialogue_from_json, dialogue_to_json
-from simulators.types import Dialogue
+from simulators.types import LEVELS, Dialogue
 
 LINES, TABLE, IDENTITY = "dialogues.jsonl", "dialogues.parquet", "run.json"
 _ROWS_AT_ONCE = 1024
@@ -205,8 +205,10 @@ class DialogueStore:
                 break
             try:
                 row = json.loads(line)
-                key = (int(row["seed"]), dialogue_from_json(row).user)
-            except (ValueError, LookupError, TypeError, AttributeError) as err:
+                dialogue = dialogue_from_json(row)
+                _check_feelings(dialogue)
+                key = (int(row["seed"]), int(dialogue.user))
+            except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as err:
                 raise DialogueStoreError(
                     f"Every line of {str(self._folder / LINES)!r} must hold a dialogue; line {number} does not. "
                     "Delete that line to have the dialogue held again."
@@ -214,6 +216,14 @@ class DialogueStore:
             places[key] = (end, len(line) - 1)
             end += len(line)
         return places
+
+
+def _check_feelings(dialogue: Dialogue) -> None:
+    """Raise `ValueError` or `TypeError` unless every level and every number of stars, 1 to 5, is one."""
+    for turn in dialogue.turns:
+        felt = turn.feedback
+        if felt.level not in range(len(LEVELS)) or not 1 <= felt.satisfaction <= 5:
+            raise ValueError("a reaction outside its range")
 
 
 def recorded_rollout(

@@ -56,6 +56,7 @@ def fit_best_levels(
     n_users: int,
     n_levels: int = 5,
     iterations: int = 40,
+    trial_iterations: int | None = None,
     settings: Sequence[Setting] = SETTINGS,
     seed: int,
 ) -> Selected:
@@ -66,7 +67,8 @@ def fit_best_levels(
         features: Attributes of the items. Shape (I, F).
         n_users: Number of users.
         n_levels: Number of levels.
-        iterations: Rounds of the final fit; trials get half.
+        iterations: Rounds of the final fit.
+        trial_iterations: Rounds of a trial; half as many if None.
         settings: What to choose among.
         seed: Of every fit.
 
@@ -91,7 +93,7 @@ def fit_best_levels(
     earlier, held_out = split_by_user(log, 1 - HELD_OUT)
 
     def loss(setting: Setting) -> float:
-        trial = fit(earlier, setting, max(iterations // 2, 1))
+        trial = fit(earlier, setting, trial_iterations or max(iterations // 2, 1))
         return float(log_losses(level_probabilities(trial, held_out), held_out).mean())
 
     possible = len(held_out) > 0 and earlier[LEVEL].nunique() == n_levels

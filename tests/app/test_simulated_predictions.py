@@ -48,11 +48,10 @@ def learned(run: RunContext, log: pd.DataFrame) -> MirrorUsers:
 
 
 @pytest.mark.integration
-@pytest.mark.filterwarnings("ignore:Users are learned with assumed wording")
 def test_an_audit_reads_how_learned_users_foretell_the_rest_of_the_log(
     finished: Path, tmp_path: Path
 ) -> None:
-    told = [f"run={finished}", "users=learned", "dialogues=3", "block=4"]
+    told = [f"run={finished}", "users=learned", "dialogues=3", "block=4", "predictions=true"]
     config = load_settings(SimulateConfig, None, told)
     out = tmp_path / "out"
     summary = json.loads(simulate(config, out, console=QUIET).read_text())

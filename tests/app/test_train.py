@@ -57,7 +57,6 @@ def test_every_recipe_trains_and_is_judged_by_all_who_were_invited(
 
 
 @pytest.mark.integration
-@pytest.mark.filterwarnings("ignore:Users are learned with assumed wording")
 @pytest.mark.parametrize("users", ["viewers", "learned"])
 def test_a_simulation_goes_on_where_it_stopped(users: str, finished: Path, tmp_path: Path) -> None:
     config = load_settings(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -114,7 +115,22 @@ def test_refuses_damage_other_runs_company_and_gaps(whole: Path, tmp_path: Path)
         DialogueStore(whole, identity={"agent": "random"})
     (tmp_path / "b").mkdir()
     saved = (whole / LINES).read_text().splitlines()
-    for damaged in ("{broken", json.dumps({"user": 1, "seed": 0}), saved[1].replace('"level"', '"depth"')):
+    broken = [
+        re.sub(pattern, to, saved[1], count=1)
+        for pattern, to in (
+            (r'"seed": \d+', '"seed": Infinity'),
+            (r'"level": \d', '"level": 99'),
+            (r'"level": \d', '"level": "deep"'),
+            (r'"satisfaction": [\d.]+', '"satisfaction": NaN'),
+        )
+    ]
+    assert saved[1] not in broken
+    for damaged in (
+        "{broken",
+        json.dumps({"user": 1, "seed": 0}),
+        saved[1].replace('"level"', '"depth"'),
+        *broken,
+    ):
         (tmp_path / "b" / LINES).write_text("\n".join([saved[0], damaged, saved[2], ""]))
         with pytest.raises(DialogueStoreError, match="line 2 does not"):
             DialogueStore(tmp_path / "b")
