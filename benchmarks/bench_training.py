@@ -35,10 +35,10 @@ from persona.policy.conditioned import ConditionedPolicy
 from recsys.significance import bootstrap_interval, combine_seeds
 from simulators.rehearsal import Rehearsal
 
-REFERENCE = "imitation alone"
+REFERENCE, LEADER = "imitation alone", "ECPO"
 ARMS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     REFERENCE: ("ecpo", ("rounds=0",)),
-    "ECPO": ("ecpo", ()),
+    LEADER: ("ecpo", ()),
     "ECPO, steered": ("ecpo", ("steer=1",)),
     "ECPO, threshold 3": ("ecpo", ("threshold=3",)),
     "ECPO without confirmation": ("ecpo", ("confirmation=false",)),
@@ -76,7 +76,10 @@ def main() -> None:
         name: [_train(name, seed, options, people) for people in worlds for seed in options.seeds]
         for name in arms
     }
-    table = {name: _compare(rows, found[REFERENCE]) for name, rows in found.items()}
+    table = {
+        name: _compare(rows, found[REFERENCE], found.get(LEADER, found[REFERENCE]))
+        for name, rows in found.items()
+    }
     for name, row in table.items():
         print(
             f"{name:<26} "
@@ -150,23 +153,26 @@ def _train(name: str, seed: int, options: argparse.Namespace, people: _People) -
     return {"before": people.before, "after": after, "rounds": rounds}
 
 
-def _compare(rows: list[dict[str, Any]], reference: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means before and after, the gain, and the gain over the reference, with intervals over users and trainings.
+def _compare(
+    rows: list[dict[str, Any]], reference: list[dict[str, Any]], leader: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Means before and after, gains over both and over the reference, and ECPO's, with intervals over users and runs.
 
     A column holds a user of each world. Which one is arbitrary, and the interval the same on average for any pairing of
     independent users.
     """
     part: dict[str, Any] = {"rounds": [row["rounds"] for row in rows]}
     for measure in MEASURES:
-        before, after, other = (
+        before, after, other, best = (
             np.stack([np.asarray(row[when][measure], np.float64) for row in source])
-            for source, when in ((rows, "before"), (rows, "after"), (reference, "after"))
+            for source, when in ((rows, "before"), (rows, "after"), (reference, "after"), (leader, "after"))
         )
         part[measure] = {
             "before": float(before.mean()),
             "after": bootstrap_interval(after.mean(0), seed=0).to_report(),
             "gain": combine_seeds(after - before, seed=0).to_report(),
             "over_imitation": combine_seeds(after - other, seed=0).to_report(),
+            "ecpo_over_this": combine_seeds(best - after, seed=0).to_report(),
             "over_imitation_each": (after - other).mean(1).tolist(),
         }
     return part
