@@ -34,7 +34,7 @@ class RewritingConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # Turns rated at most this fell short; stars of satisfaction, 1 to 5; lambda in the paper.
-    threshold: Annotated[float, Field(ge=1, le=5)] = 4.0
+    threshold: Annotated[float, Field(ge=1, le=5)] = 3.0
     # Rewrites tried for each turn that fell short, at least 1.
     candidates: Annotated[int, Field(ge=1)] = 4
 

@@ -35,6 +35,7 @@ KNOWN = Condition.of_latent(
     torch.randn(8, 2, generator=torch.Generator().manual_seed(0)), direction_dim=len(ATTRIBUTES)
 )
 SHORT = EcpoConfig(
+    talks=1,
     imitation=ImitationConfig(steps=2),
     rewriting=RewritingConfig(threshold=5.0, candidates=2),
     epochs=None,
