@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("--alone", type=int, default=64, help="dialogues held one at a time")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of the model")
     parser.add_argument(
-        "--live", type=int, nargs="+", default=[512, 1024, 1536, 2048], help="live dialogues to weigh"
+        "--live", type=int, nargs="+", default=[512, 1024, 1536, USERS], help="live dialogues to weigh"
     )
     parser.add_argument("--weigh", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
