@@ -1,8 +1,6 @@
 """The steps of a run: each reads what finished ones left, and its own folder appears whole or not at all."""
 
-import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from rich.progress import Progress, TaskID
 
 from app import files
 from app.errors import StoreError
+from app.memory import give_back_memory, peak_rss_mb
 from app.store import RECORD, RunStore
 
 
@@ -93,9 +92,5 @@ def _run_stage(store: RunStore, stage: Stage, advance: Callable[[int, int], None
         ) from err
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def peak_rss_mb() -> float:
-    """The most memory that this process has held so far, in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+        # What a stage needed for a while is not held beside what the next one needs.
+        give_back_memory()

@@ -39,7 +39,7 @@ def batch_tokens(device: torch.device) -> int:
 
 
 def rows_at_once(model: PreTrainedModel, tokens: int) -> int:
-    """Rows of so many tokens whose keys and values fit in 384 MiB on a CPU and in four on a GPU, at least 1.
+    """Rows of so many tokens whose keys and values fit in half a GiB on a CPU and in four on a GPU, at least 1.
 
     A step costs the same Python for any number of rows, so a small model wants many; a large one would fill the memory.
     A model whose configuration does not tell its heads is taken to keep 8 KiB a token.
@@ -53,7 +53,7 @@ def rows_at_once(model: PreTrainedModel, tokens: int) -> int:
     heads = told("num_attention_heads")
     head_size = told("head_dim") or told("hidden_size") // max(heads, 1)
     kept = 2 * told("num_hidden_layers") * (told("num_key_value_heads") or heads) * head_size * 4 or 8192
-    room = 3 * 2**27 if model.device.type == "cpu" else 2**32
+    room = 2**29 if model.device.type == "cpu" else 2**32
     return max(1, room // (kept * max(tokens, 1)))
 
 
