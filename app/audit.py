@@ -68,12 +68,12 @@ def audit(config: AuditConfig, out: Path, *, console: Console) -> dict[str, Any]
 
 def _hash_inputs(config: AuditConfig) -> dict[str, str]:
     """SHA-256 of every file that was read, personas beside dialogues included."""
-    hashes = {}
+    hashes: dict[str, str] = {}
     for side, paths in (("simulated", config.simulated), ("real", config.log)):
         for path in map(Path, paths):
             for file in (path, personas_beside(path)):
-                for name, value in hash_files(file).items() if file else ():
-                    hashes[f"{side}: {name}"] = value
+                if file is not None:
+                    hashes |= {f"{side}: {file}": value for value in hash_files(file).values()}
     return hashes
 
 

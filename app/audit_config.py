@@ -16,9 +16,9 @@ class AuditConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    # Files of the simulated side: dialogues, interactions or predictions, one of each at most.
+    # Files of the simulated side: dialogues, interactions, and predictions in one file at most.
     simulated: tuple[str, ...] = Field(min_length=1)
-    # Files of the real side: dialogues or interactions, one of each at most.
+    # Files of the real side: dialogues or interactions.
     log: tuple[str, ...] = ()
     # Names of columns in the tables, by our names.
     columns: dict[str, str] = {}

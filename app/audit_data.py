@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from simulators.errors import FaithfulnessError
 from simulators.faithfulness import (
     INTERACTION_COLUMNS,
     Evidence,
+    Scenes,
     SpokenDialogue,
     checked_interactions,
     read_dialogue,
@@ -38,19 +40,19 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 def read_evidence(
     paths: Sequence[Path], *, side: str, max_level: int, columns: Mapping[str, str] | None = None
 ) -> Evidence:
-    """What one side did, from one file or several of different kinds.
+    """What one side did, from one file or several; dialogues of several files are joined, and so are interactions.
 
     Args:
         paths: Lines of JSON, Parquet, CSV or TSV. Dialogues have `turns` (as a rollout writes them, with what
             `personas_beside` them tells of their users) or `messages`; predictions have scene_id, user_id, probability
-            and chosen; interactions have user_id, item_id and level.
+            and chosen, in one file at most; interactions have user_id, item_id and level.
         side: "simulated" or "real", for messages.
         max_level: The deepest level.
         columns: Names in the tables, by our names.
 
     Raises:
-        FaithfulnessError: A file cannot be read, holds nothing or nothing known, or two are of one kind; or `columns`
-            renames to a name that no table has.
+        FaithfulnessError: A file cannot be read, holds nothing, nothing known or what another one holds, or two are of
+            predictions; or `columns` renames to a name that no table has.
         PersonaError: The file of personas beside a simulation's dialogues is damaged.
     """
     if unknown := [ours for ours in columns or () if ours not in _TABLE_COLUMNS]:
@@ -58,16 +60,34 @@ def read_evidence(
             f"--columns must begin each pair with a name of ours; got {unknown[0]!r}. Names are "
             f"{', '.join(_TABLE_COLUMNS)}."
         )
-    found: dict[str, Any] = {}
-    sources: dict[str, Path] = {}
+    tables: list[pd.DataFrame] = []
+    talks: dict[tuple[SpokenDialogue, ...], Path] = {}
+    scenes: list[Scenes] = []
     for path in paths:
-        kind, content = _read(path, side=side, max_level=max_level, columns=columns or {})
-        if kind in found:
+        content = _read(path, side=side, max_level=max_level, columns=columns or {})
+        if isinstance(content, pd.DataFrame):
+            tables.append(content)
+        elif isinstance(content, Scenes):
+            scenes.append(content)
+        elif content in talks:
             raise FaithfulnessError(
-                f"The {side} side must have one file of {kind} at most; got {sources[kind]} and {path}. Join them."
+                f"A dialogue must stand once; got the same ones in {talks[content]} and {path}. Leave one of the files "
+                "out."
             )
-        found[kind], sources[kind] = content, path
-    return Evidence(found.get("interactions"), found.get("dialogues", ()), found.get("predictions"))
+        else:
+            talks[content] = path
+    if len(scenes) > 1:
+        raise FaithfulnessError(
+            f"The {side} side must have one file of predictions at most; got {len(scenes)}. Join them, each scene with "
+            "an id of its own."
+        )
+    # Each table was fit to be read; together they may have gaps and repeats.
+    table = (
+        checked_interactions(pd.concat(tables, ignore_index=True), side=side, max_level=max_level)
+        if tables
+        else None
+    )
+    return Evidence(table, tuple(chain.from_iterable(talks)), scenes[0] if scenes else None)
 
 
 def personas_beside(path: Path) -> Path | None:
@@ -79,15 +99,18 @@ def personas_beside(path: Path) -> Path | None:
     return found if path.name in (LINES, TABLE) and found.is_file() else None
 
 
-def _read(path: Path, *, side: str, max_level: int, columns: Mapping[str, str]) -> tuple[str, Any]:
+def _read(
+    path: Path, *, side: str, max_level: int, columns: Mapping[str, str]
+) -> pd.DataFrame | tuple[SpokenDialogue, ...] | Scenes:
+    """Interactions, dialogues or predictions, whichever the file holds."""
     rows = _rows(path)
     names = set(rows.columns) if isinstance(rows, pd.DataFrame) else set(rows[0]) if rows else set()
     if len(rows) == 0:
         raise FaithfulnessError(f"{path} must hold at least one row; got none. Check how it was written.")
     if isinstance(rows, pd.DataFrame) and _STORED in rows:
-        return "dialogues", _dialogues(path, [_stored(path, text) for text in rows[_STORED]], max_level)
+        return _dialogues(path, [_stored(path, text) for text in rows[_STORED]], max_level)
     if names & _DIALOGUE_COLUMNS:
-        return "dialogues", _dialogues(path, rows, max_level)
+        return _dialogues(path, rows, max_level)
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     table = _renamed(table, columns)
     try:
@@ -96,9 +119,9 @@ def _read(path: Path, *, side: str, max_level: int, columns: Mapping[str, str]) 
                 raise FaithfulnessError(
                     "predictions, marked with what was really chosen, belong to the simulated side; give them as SIM."
                 )
-            return "predictions", scenes_from_frame(table)
+            return scenes_from_frame(table)
         if LEVEL in table or "item_id" in table:
-            return "interactions", checked_interactions(table, side=side, max_level=max_level)
+            return checked_interactions(table, side=side, max_level=max_level)
     except FaithfulnessError as err:
         raise FaithfulnessError(f"{path}: {err}") from err
     raise FaithfulnessError(

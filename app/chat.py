@@ -144,19 +144,23 @@ class ChatSession:
         self._console.print(Text.assemble((f"{speaker}> ", colour), words), soft_wrap=True)
 
 
-def chat(run_dir: Path, *, lines: Iterable[str] | None = None, console: Console | None = None) -> None:
+def chat(
+    run_dir: Path, *, agent: str = "last", lines: Iterable[str] | None = None, console: Console | None = None
+) -> None:
     """Talk until the person quits or the input ends; what cannot be done is told in one line and the talk goes on.
 
     Args:
         run_dir: Folder of a finished run.
+        agent: Who answers; see `app.agents`.
         lines: What is typed; None reads standard input, with a prompt where a person sits at it.
         console: Where answers are shown.
 
     Raises:
+        ConfigError: There is no such agent.
         StoreError: The folder holds no finished run.
     """
     shown = console or Console()
-    session = ChatSession(TrainedRun.open(run_dir), shown)
+    session = ChatSession(TrainedRun.open(run_dir, agent), shown)
     if lines is None and isinstance(sys.stdin, io.TextIOWrapper):
         # Bytes that are not text become a mark that says so, rather than the end of the conversation.
         sys.stdin.reconfigure(errors="replace")

@@ -1,4 +1,4 @@
-"""What rehearsals with a finished run need: its agent, who is invited to talk, and what is known of them.
+"""What rehearsals with a finished run need beside its agent: who is invited to talk, and what is known of them.
 
 The run is read and never changed.
 """
@@ -10,24 +10,12 @@ import pandas as pd
 from scipy.sparse import csr_array
 
 from app.errors import ConfigError
-from app.manifest import hash_files
 from app.pipeline.context import Ints, RunContext
 from app.pipeline.conversations import unseen_condition
-from app.pipeline.policy import load_policy
-from app.pipeline.profiles import latent_size
-from app.pipeline.replies import base_policy
-from app.pipeline.rounds import (
-    agent_of,
-    known_log,
-    learner_condition,
-    load_retriever,
-    stage_before,
-)
-from app.trained import needed_stages
+from app.pipeline.rounds import known_log, learner_condition
 from persona.types import Condition
 from recsys.columns import ITEM, LEVEL, USER
 from recsys.types import histories_from_log
-from simulators.agent import Recommender
 from simulators.randomness import keyed_uniforms
 
 _TARGET = 461
@@ -46,23 +34,6 @@ class Guests(NamedTuple):
     histories: csr_array
     condition: Condition
     targets: list[int] | None = None
-
-
-def hash_run(run: RunContext) -> dict[str, str]:
-    """SHA-256 of what a rehearsal takes from the run: its users, policies and retrievers, by file."""
-    talks = ("talk-1",) if run.config.rounds else ()
-    stages = dict.fromkeys((*needed_stages(run.config), "choices", "policy", *talks))
-    return {f"{stage}/{name}": h for stage in stages for name, h in hash_files(run.stage(stage)).items()}
-
-
-def agent_from(run: RunContext, start: str, *, keep_tokens: bool = False) -> Recommender:
-    """The run's agent with its "base" model, its first "policy", or its "last" one.
-
-    The first two go with the first retriever. Whole dialogues are learned from the tokens of the moment, if kept.
-    """
-    policy_stage, retrieval_stage = stage_before(run.config.rounds + 1 if start == "last" else 1)
-    policy = base_policy(run, latent_size(run)) if start == "base" else load_policy(run, policy_stage)
-    return agent_of(run, policy, load_retriever(run, retrieval_stage), keep_tokens=keep_tokens)
 
 
 def invite_learners(run: RunContext, count: int, *, seed: int) -> Guests:

@@ -23,12 +23,13 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from app.agents import agent_from, hash_agent, hash_run
 from app.casting import NEEDS_TARGETS, judge_of, personas_of, users_of
 from app.chats import ANSWERS, Chats, hash_chats
 from app.errors import StoreError
 from app.files import write_atomically, write_json
 from app.quiet import quiet_libraries
-from app.rehearsing import agent_from, hash_run, invite_learners, invite_unseen, with_targets
+from app.rehearsing import invite_learners, invite_unseen, with_targets
 from app.simulate_config import SimulateConfig
 from app.simulated_personas import told_personas
 from app.simulated_predictions import HELD_OUT, PREDICTIONS, REACTIONS, write_predictions
@@ -55,7 +56,7 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
 
     Raises:
         StoreError: There is no finished run where the configuration says, or `out` holds something else.
-        ConfigError: The run has too few users, or there are no true personas of them.
+        ConfigError: The run has too few users, there are no true personas of them, or no such agent.
         DialogueStoreError: `out` holds dialogues of other choices, or is in use.
         EndpointError: An endpoint does not answer, or its budget is spent; what is finished is kept.
     """
@@ -66,13 +67,17 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
     seed, users = run.seed(f"simulate {config.seed}"), guests.users.tolist()
     if config.users in NEEDS_TARGETS:
         guests = with_targets(run, guests, seed=seed)
-    hashes = {"run": hash_run(run), "chat_files": hash_chats(config.chat)}
+    hashes = {
+        "run": hash_run(run),
+        "agent_files": hash_agent(run, config.agent),
+        "chat_files": hash_chats(config.chat),
+    }
     identity = {**config.model_dump(mode="json"), **hashes}
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
     )  # fmt: skip
     with (
-        DialogueStore(out, identity=identity) as store,
+        DialogueStore(out, identity=identity, policy=config.policy) as store,
         Chats(config, run, out) as chats,
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
     ):

@@ -1,5 +1,6 @@
 """What `persona simulate` does, said once: which finished run's agent talks, with whom, and how long."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -21,8 +22,12 @@ class SimulateConfig(ChatFields):
     population: Literal["unseen", "learners"] = "unseen"
     # Dialogues, one a user, at least 1.
     dialogues: Annotated[int, Field(ge=1)] = 100
-    # Agent: the "base" model, the run's first "policy", or its "last" one after all rounds.
-    agent: Literal["base", "policy", "last"] = "last"
+    # Agent: the "base" model, the run's first "policy", its "last" one after all rounds, or the folder of a finished
+    # `persona train` on that run.
+    agent: Annotated[str, Field(min_length=1)] = "last"
+    # What the agent is called in the dialogues, so that an audit can rank agents by the names of a log; empty takes
+    # `agent`, with "-average" behind it where nothing is known of users.
+    name: str = ""
     # Whether the policy is told what is known of each user; if not, everyone is the average user.
     personal: bool = True
     # Whether users who give probabilities are held to what real users did later, in files for `persona audit`; in the
@@ -30,3 +35,8 @@ class SimulateConfig(ChatFields):
     predictions: Annotated[bool, Field(exclude=True)] = False
     # Most dialogues that are live together, at least 1; memory grows with it, and rounding, so words, depend on it.
     block: Annotated[int, Field(ge=1)] = 256
+
+    @property
+    def policy(self) -> str:
+        """What the agent is called in the dialogues."""
+        return self.name or Path(self.agent).name + "-average" * (not self.personal)

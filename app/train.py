@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from app.agents import TRAINING, agent_from, hash_agent, hash_run, save_agent
 from app.casting import NEEDS_TARGETS, judge_of, users_of
 from app.chat_config import model_of
 from app.chats import Chats, hash_chats
@@ -28,7 +29,7 @@ from app.pipeline.context import RunContext
 from app.pipeline.pairs import pool_pairs
 from app.pipeline.replies import load_replies
 from app.quiet import quiet_libraries
-from app.rehearsing import Guests, agent_from, hash_run, invite_learners, invite_unseen, with_targets
+from app.rehearsing import Guests, invite_learners, invite_unseen, with_targets
 from app.stages import Stage, StageView, run_stages
 from app.store import RunStore
 from app.train_config import TrainConfig
@@ -57,7 +58,6 @@ from simulators.rehearsal import Outcome, Rehearsal, goodhart_gap
 
 MEASURES = ("satisfaction", "utility", "success", "turns")
 _DECIDED_BY_CHAT = frozenset({"ailo", "persona-prompt"})
-_STAGE = "train"
 _POLICY = "policy"
 _JUDGED = frozenset({"judge", "both"})
 
@@ -77,8 +77,8 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
 
     Raises:
         StoreError: There is no finished run where the configuration says.
-        ConfigError: The judges are those who train, the gate's is who rewrites, the run has too few users, or there are
-            no true personas of them.
+        ConfigError: The judges are those who train, the gate's is who rewrites, the run has too few users, there are no
+            true personas of them, or no agent `start`.
         EndpointError: An endpoint does not answer, or its budget is spent; its answers are kept for --resume.
     """
     quiet_libraries()
@@ -89,7 +89,8 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
     judging = _invited(run, config.judges, invite_unseen(run, config.judging, seed=config.seed))
     rewriters = () if config.rewriter == _POLICY else (config.rewriter,)
     chat_files = hash_chats(config.chat, config.judges_chat, config.gate_chat, *rewriters)
-    hashes = hash_run(run) | chat_files | {"method": method}
+    started = {f"start/{file}": h for file, h in hash_agent(run, config.start).items()}
+    hashes = hash_run(run) | started | chat_files | {"method": method}
     with RunStore.open(out, config, hashes, resume=resume, device=run.device) as store:
 
         def work(view: StageView) -> None:
@@ -101,12 +102,12 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
                 report = _teller(view)
                 lesson = _Lesson(run, config, agent, users, learners, judges, watched, chats, report, [])
                 result = METHODS[method](lesson)
-            agent.policy.save(view.folder / "policy")
+            save_agent(run, config.start, agent, view.folder)
             write_json(view.folder / "result.json", _to_json(result) | _gate_bias(lesson.verdicts))
 
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            run_stages(store, [Stage(_STAGE, f"Training by {method}", work)], progress)
-        saved = read_json(store.stage_folder(_STAGE) / "result.json")
+            run_stages(store, [Stage(TRAINING, f"Training by {method}", work)], progress)
+        saved = read_json(store.stage_folder(TRAINING) / "result.json")
         report = {"manifest": store.manifest, "method": method, **summarise(saved, seed=config.seed)}
         write_json(out / "training.json", report)
     _show(report, console)

@@ -23,8 +23,9 @@ class TrainConfig(ChatFields):
     judges: UserKind = "viewers"
     # Speaks for the judges, named as `chat` is, which speaks for the users trained with.
     judges_chat: ChatName = LOCAL
-    # Policy to begin with: before ("policy") or after ("last") the run's own rounds of talking, or the "base" model.
-    start: Literal["policy", "last", "base"] = "policy"
+    # Agent to begin with: before ("policy") or after ("last") the run's own rounds of talking, the "base" model, or the
+    # folder of another training from the same run.
+    start: Annotated[str, Field(min_length=1)] = "policy"
     # Users who train and users who judge, at least 2 each and at most as many as the run has.
     learners: Annotated[int, Field(ge=2)] = 128
     judging: Annotated[int, Field(ge=2)] = 200

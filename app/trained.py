@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from app.config import RunConfig
+from app.agents import agent_from
 from app.errors import StoreError, TalkError
 from app.manifest import MANIFEST, read_config, read_manifest
 from app.pipeline.context import RunContext
-from app.pipeline.policy import load_policy
 from app.pipeline.profiles import load_profile, pool_features
 from app.pipeline.replies import ReplyPool, load_replies
-from app.pipeline.rounds import agent_of, load_retriever, stage_before
+from app.pipeline.rounds import needed_stages
 from app.quiet import quiet_libraries
 from app.store import RECORD
 from persona.profiles import Profile
@@ -38,7 +37,7 @@ class TrainedRun:
 
     Args:
         run: The run's configuration and world.
-        agent: Finds a film and words it, with the policy of the last round.
+        agent: Finds a film and words it.
         pool: Replies of the base model that people may compare.
         profile: What comparisons tell about a user.
         features: What the profile reads of the pool's replies; None takes the pool's own features. Shape (N, D).
@@ -62,13 +61,15 @@ class TrainedRun:
         self._turn = Lock()
 
     @classmethod
-    def open(cls, folder: Path) -> "TrainedRun":
-        """Load the last policy, the last retriever, the latent profile and the catalogue of a run.
+    def open(cls, folder: Path, agent: str = "last") -> "TrainedRun":
+        """Load an agent, the latent profile and the catalogue of a run.
 
         Args:
             folder: A folder that `persona run` made.
+            agent: Who answers; see `app.agents`.
 
         Raises:
+            ConfigError: There is no such agent.
             StoreError: There is no run in the folder, its training is not finished, its configuration is not
                 one of this version, or its data have changed since.
         """
@@ -77,10 +78,8 @@ class TrainedRun:
         if sum(weight.numel() for weight in run.language_model.model.parameters()) < _SMALL_MODEL:
             # Two rows of a small model gain nothing from more threads, and wait long for them on a busy machine.
             torch.set_num_threads(1)
-        policy_stage, retrieval_stage = stage_before(run.config.rounds + 1)
-        agent = agent_of(run, load_policy(run, policy_stage), load_retriever(run, retrieval_stage))
         pool = load_replies(run)
-        return cls(run, agent, pool, load_profile(run), pool_features(run, pool))
+        return cls(run, agent_from(run, agent), pool, load_profile(run), pool_features(run, pool))
 
     def condition(self, sliders: Mapping[str, float], latent: Tensor | None = None) -> Condition:
         """What the policy is told about one person.
@@ -175,12 +174,6 @@ def open_run(folder: Path, *stages: str) -> RunContext:
             f"{config.catalogue} or {config.model}. Restore the folder, or make a new run."
         )
     return run
-
-
-def needed_stages(config: RunConfig) -> tuple[str, ...]:
-    """The stages, in the order of a run, whose files a conversation needs."""
-    last = dict.fromkeys(stage_before(config.rounds + 1))
-    return ("retrieval", "replies", "preferences", *last)
 
 
 def newest_run(root: Path = RUNS) -> Path:

@@ -22,11 +22,12 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from app.agents import agent_from
 from app.config import load_settings
 from app.files import read_json, write_json
 from app.pipeline.rounds import viewers_of
 from app.quiet import quiet_libraries
-from app.rehearsing import agent_from, invite_unseen
+from app.rehearsing import invite_unseen
 from app.train import MEASURES, train
 from app.train_config import TrainConfig
 from app.trained import open_run

@@ -31,6 +31,7 @@ _SCHEMA = pa.schema(
     {
         "user": pa.int64(),
         "seed": pa.int64(),
+        "policy": pa.string(),
         "stop": pa.string(),
         "turns": pa.int32(),
         "deepest_level": pa.int32(),
@@ -48,15 +49,19 @@ class DialogueStore:
     Args:
         folder: Created if it is not there.
         identity: What the dialogues were held with, as plain JSON values; a folder of another identity is refused.
+        policy: Name of who recommends, written with each dialogue, so that those of several can be told apart.
 
     Raises:
         DialogueStoreError: The folder cannot be written, is open elsewhere, is of another run, or a line that is not
             the last is damaged.
     """
 
-    def __init__(self, folder: str | Path, *, identity: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, folder: str | Path, *, identity: Mapping[str, Any] | None = None, policy: str | None = None
+    ) -> None:
         """Open the folder; a last line that was cut off is taken away."""
         self._folder = Path(folder)
+        self._about = {} if policy is None else {"policy": policy}
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self._folder / LINES, "a+b")  # noqa: SIM115 - held open, and locked, until `close`
@@ -109,7 +114,9 @@ class DialogueStore:
         for dialogue in dialogues:
             key = (seed, int(dialogue.user))
             if key not in self._places and key not in places:
-                line = json.dumps({"seed": seed, **dialogue_to_json(dialogue)}, ensure_ascii=False).encode()
+                line = json.dumps(
+                    {"seed": seed, **self._about, **dialogue_to_json(dialogue)}, ensure_ascii=False
+                ).encode()
                 places[key] = (start + len(lines), len(line))
                 lines += line + b"\n"
         with self._disk_faults_named():
@@ -130,8 +137,8 @@ class DialogueStore:
     def write_table(self, users: Sequence[int], *, seed: int) -> Path:
         """Write one Parquet file, a row a dialogue in the order of `users`; it appears whole or not at all.
 
-        Columns: user, seed, stop, turns, deepest_level and mean_satisfaction (null without turns), and dialogue, the
-        JSON that `simulators.transcripts.dialogue_from_json` reads.
+        Columns: user, seed, policy (null if not named), stop, turns, deepest_level and mean_satisfaction (null without
+        turns), and dialogue, the JSON that `simulators.transcripts.dialogue_from_json` reads.
 
         Raises:
             DialogueStoreError: A user has no dialogue, or the file cannot be written.
@@ -293,6 +300,7 @@ def _table_row(line: bytes) -> dict[str, Any]:
     return {
         "user": saved["user"],
         "seed": saved.pop("seed"),
+        "policy": saved.get("policy"),
         "stop": saved["stop"],
         "turns": len(turns),
         "deepest_level": max((turn["level"] for turn in turns), default=None),

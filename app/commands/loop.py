@@ -8,6 +8,11 @@ import typer
 from app.commands.failures import one_line_errors
 from app.commands.settings import split_settings
 
+_AGENT = Annotated[
+    str,
+    typer.Option(metavar="NAME", help="Who answers: base, policy, last, or the folder of a `persona train`."),
+]
+
 
 def run(
     context: typer.Context,
@@ -59,13 +64,14 @@ def pretrain(
 def chat(
     context: typer.Context,
     run_dir: Annotated[Path, typer.Option("--run", metavar="DIR", help="Folder of a finished run.")],
+    agent: _AGENT = "last",
 ) -> None:
     """Talk to the trained policy in the terminal; sliders are set as /brevity 0.8."""
     with one_line_errors(context):
         from app.chat import chat as talk
         from app.terminal import PlainConsole
 
-        talk(run_dir, console=PlainConsole())
+        talk(run_dir, agent=agent, console=PlainConsole())
 
 
 def report(
@@ -94,9 +100,10 @@ def demo(
     host: Annotated[
         str, typer.Option(help="Address to listen on; the default is seen from this machine alone.")
     ] = ("127.0.0.1"),
+    agent: _AGENT = "last",
 ) -> None:
     """Open the demo in the browser: sliders, a chat with recommendations, and teaching by choices."""
     with one_line_errors(context):
         from app.demo.server import launch
 
-        launch(run_dir, host=host, port=port)
+        launch(run_dir, host=host, port=port, agent=agent)

@@ -81,7 +81,8 @@ def audit(
     simulated: Annotated[
         list[Path],
         typer.Argument(
-            metavar="SIM...", help="Dialogues of a rollout, interactions and predictions: one file of each."
+            metavar="SIM...",
+            help="Dialogues and interactions, in any number of files, and one of predictions.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder for audit.json and audit.html.")],

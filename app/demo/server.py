@@ -11,24 +11,27 @@ if TYPE_CHECKING:
     import gradio as gr
 
 
-def launch(run_dir: Path | None, host: str = "127.0.0.1", port: int = 7860) -> None:
+def launch(run_dir: Path | None, host: str = "127.0.0.1", port: int = 7860, *, agent: str = "last") -> None:
     """Serve the demo until it is interrupted.
 
     Args:
         run_dir: Folder of a finished run; None takes the one under `runs/` whose training finished last.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
+        agent: Who answers; see `app.agents`.
 
     Raises:
         StoreError: There is no finished run.
-        ConfigError: The address or the port cannot be listened on.
+        ConfigError: There is no such agent, or the address or the port cannot be listened on.
     """
-    page, url = start(run_dir, host, port)
+    page, url = start(run_dir, host, port, agent=agent)
     print(f"Persona is open at {url} - end it with Ctrl-C.", flush=True)
     page.block_thread()
 
 
-def start(run_dir: Path | None, host: str = "127.0.0.1", port: int = 7860) -> "tuple[gr.Blocks, str]":
+def start(
+    run_dir: Path | None, host: str = "127.0.0.1", port: int = 7860, *, agent: str = "last"
+) -> "tuple[gr.Blocks, str]":
     """Serve the demo in the background; takes the arguments of `launch` and raises as it does.
 
     Returns:
@@ -42,7 +45,8 @@ def start(run_dir: Path | None, host: str = "127.0.0.1", port: int = 7860) -> "t
     from app.demo.interface import KEYS, STYLE, build_interface, theme  # noqa: PLC0415 - see above
     from app.trained import TrainedRun, newest_run  # noqa: PLC0415 - see above
 
-    page = build_interface(Demo(TrainedRun.open(newest_run() if run_dir is None else run_dir)))
+    folder = newest_run() if run_dir is None else run_dir
+    page = build_interface(Demo(TrainedRun.open(folder, agent)))
     _, url, _ = page.queue(max_size=64).launch(
         server_name=host,
         server_port=free,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from app.config import RunConfig
 from app.files import read_json, read_tensors, write_arrays, write_json
 from app.pipeline.context import RunContext
 from app.pipeline.pairs import pool_pairs
@@ -83,6 +84,12 @@ def agent_of(
 def stage_before(number: int) -> tuple[str, str]:
     """Names of the stages that left the policy and the retriever which round `number` starts from."""
     return ("policy", "retrieval") if number == 1 else (f"learn-{number - 1}", f"learn-{number - 1}")
+
+
+def needed_stages(config: RunConfig) -> tuple[str, ...]:
+    """The stages, in the order of a run, whose files a conversation needs."""
+    last = dict.fromkeys(stage_before(config.rounds + 1))
+    return ("retrieval", "replies", "preferences", *last)
 
 
 def talk(run: RunContext, out: Path, *, number: int) -> None:

@@ -85,17 +85,20 @@ def refuse_one_user(users: Iterable[str], side: str) -> None:
 def interactions_of_dialogues(dialogues: Sequence[SpokenDialogue]) -> pd.DataFrame:
     """One row for each reply with a known level: user_id, item_id, level, satisfaction (NaN if unknown), session_id.
 
+    Where it is known of every dialogue who recommends, policy stands beside.
+
     Args:
         dialogues: Each is a session.
     """
     rows = [
-        (dialogue.user, reply.title or "", reply.level, reply.satisfaction, str(number))
+        (dialogue.user, reply.title or "", reply.level, reply.satisfaction, str(number), dialogue.policy)
         for number, dialogue in enumerate(dialogues)
         for reply in dialogue.replies
         if reply.level is not None
     ]
-    frame = pd.DataFrame(rows, columns=[USER, ITEM, LEVEL, SATISFACTION, SESSION])
-    return frame.astype({LEVEL: np.int64, SATISFACTION: np.float64})
+    frame = pd.DataFrame(rows, columns=[USER, ITEM, LEVEL, SATISFACTION, SESSION, POLICY])
+    frame = frame.astype({LEVEL: np.int64, SATISFACTION: np.float64})
+    return frame.drop(columns=POLICY) if frame[POLICY].isna().any() else frame
 
 
 def sessions_of_interactions(frame: pd.DataFrame) -> Sessions | None:

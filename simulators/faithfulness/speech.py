@@ -6,7 +6,7 @@ systems log them, with whatever else is known beside them.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from simulators.errors import FaithfulnessError
@@ -50,6 +50,7 @@ class SpokenDialogue:
         likes: Things that the user is known to like, such as genres.
         dislikes: Things that the user is known not to like.
         facts: Things that may be wished for, from the cards shown, such as genres and moods.
+        policy: Name of who recommends, if known.
     """
 
     user: str
@@ -59,6 +60,7 @@ class SpokenDialogue:
     likes: tuple[str, ...] = ()
     dislikes: tuple[str, ...] = ()
     facts: frozenset[str] = frozenset()
+    policy: str | None = None
 
     @property
     def said(self) -> list[str]:
@@ -77,7 +79,7 @@ def read_dialogue(saved: Mapping[str, Any], *, max_level: int) -> SpokenDialogue
     Args:
         saved: Either a transcript, with user and turns, or a chat: user_id (or user), messages (each with role and
             content; an agent's may have title, level and satisfaction), and where known stop, targets, likes and
-            dislikes.
+            dislikes; both with policy where it is known who recommends.
         max_level: The deepest level.
 
     Raises:
@@ -100,6 +102,8 @@ def read_dialogue(saved: Mapping[str, Any], *, max_level: int) -> SpokenDialogue
             f"A dialogue must be as a rollout wrote it, or user_id with messages of role and content; got "
             f"{f'no {err}' if isinstance(err, KeyError) else f'another type ({err})'}. Correct the file."
         ) from err
+    if (policy := saved.get("policy")) is not None:
+        found = replace(found, policy=str(policy))
     for message in found.messages:
         if message.level is not None and not 0 <= message.level <= max_level:
             raise FaithfulnessError(

@@ -4,7 +4,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from app.cli import app
 from app.errors import ConfigError, StoreError
 from app.pages import read_template
 from simulators.errors import FaithfulnessError, PersonaError
-from simulators.faithfulness import USES
+from simulators.faithfulness import USES, Evidence
 from tests.helpers.film_evidence import film_dialogues, film_interactions, film_scenes, write_lines
 
 USERS = 30
@@ -268,9 +268,53 @@ def test_a_column_that_is_named_takes_the_place_of_one_of_our_name(tmp_path: Pat
         read(stars="level")
 
 
-def test_two_files_of_one_kind_are_refused(files: dict[str, Path]) -> None:
-    with pytest.raises(FaithfulnessError, match="one file of dialogues at most"):
-        read_evidence([files["talk"], files["real_talk"]], side="simulated", max_level=4)
+def test_files_of_one_kind_are_joined(files: dict[str, Path], tmp_path: Path) -> None:
+    def read(*paths: Path) -> Evidence:
+        return read_evidence(paths, side="simulated", max_level=4)
+
+    both = [read(files[name]).dialogues for name in ("talk", "real_talk")]
+    assert read(files["talk"], files["real_talk"]).dialogues == both[0] + both[1]
+    table = pd.DataFrame({"user_id": [1, 2, 3, 4], "item_id": [1, 1, 2, 2], "level": [0, 1, 2, 3]})
+    for name, part in (("a", table[:2]), ("b", table[2:]), ("c", table[2:].assign(policy="A"))):
+        part.to_csv(tmp_path / f"{name}.csv", index=False)
+    joined = read(tmp_path / "a.csv", tmp_path / "b.csv").interactions
+    assert joined is not None and joined["level"].tolist() == [0, 1, 2, 3]
+    with pytest.raises(FaithfulnessError, match=r"`policy` .* must have a value in every row; got none in 2"):
+        read(tmp_path / "a.csv", tmp_path / "c.csv")
+
+
+def test_a_file_given_twice_is_refused(files: dict[str, Path]) -> None:
+    with pytest.raises(FaithfulnessError, match="must stand once; got the same ones in"):
+        read_evidence([files["talk"], files["talk"]], side="simulated", max_level=4)
+    with pytest.raises(FaithfulnessError, match="one file of predictions at most; got 2"):
+        read_evidence([files["scenes"], files["scenes"]], side="simulated", max_level=4)
+
+
+def test_dialogues_of_several_policies_rank_them(tmp_path: Path) -> None:
+    names = ["poor", "fair", "good"]
+
+    def write(name: str, levels: Sequence[int], side: str) -> Path:
+        rows = [
+            {"user_id": user, "policy": name, "messages": [
+                {"role": "user", "content": "Something calm?"},
+                {"role": "assistant", "content": f"Try {side} {user}.", "title": "Calm", "level": level},
+            ]}
+            for user, level in enumerate(levels)
+        ]  # fmt: skip
+        return write_lines(tmp_path / f"{side}-{name}.jsonl", rows)
+
+    files = {
+        side: [
+            write(name, [4] * good + [0] * (40 - good), side)
+            for name, good in zip(names, counts, strict=True)
+        ]
+        for side, counts in (("one", (2, 20, 38)), ("other", (5, 18, 30)))
+    }
+    found = run(tmp_path / "out", files["one"], files["other"])
+    ranking = found.report["ranking"]
+    assert ranking["policies"] == ["good", "fair", "poor"] and ranking["tau"]["value"] == 1.0
+    inputs = found.report["manifest"]["data_hashes"]
+    assert sum(name.startswith("simulated: ") for name in inputs) == len(names)
 
 
 @pytest.mark.parametrize(
@@ -341,7 +385,7 @@ def test_personas_beside_a_simulations_dialogues_show_leaks_and_contradictions(t
         assert (found["simulated"]["value"], found["real"]["value"]) == (0.5, 0.0)
     assert any(note.startswith("In 1 of 2 simulated dialogues it is known") for note in report["notes"])
     assert not any("real dialogues it is known" in note for note in report["notes"])
-    assert "simulated: personas.jsonl" in report["manifest"]["data_hashes"]
+    assert any(name.endswith("personas.jsonl") for name in report["manifest"]["data_hashes"])
 
 
 def test_personas_are_taken_for_the_simulations_own_dialogues_alone(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from app.config import RunConfig
 from app.errors import StoreError
 from app.files import write_json
 from app.manifest import MANIFEST, build_manifest
+from app.pipeline.rounds import needed_stages
 from app.store import RECORD
-from app.trained import TrainedRun, needed_stages, newest_run
+from app.trained import TrainedRun, newest_run
 from persona.errors import DataError
 from simulators.types import Dialogue, Utterance
 from tests.helpers.scripted_run import ScriptedPolicy, ScriptedRun, tiny_run

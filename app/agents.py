@@ -1,0 +1,118 @@
+"""Who recommends: the policy and the retriever that a finished run left, or that a training on top of it did.
+
+An agent is named by a word, "base" (the untrained model), "policy" (the run's first one) or "last" (after all rounds of
+talking), or by the folder of a finished `persona train`.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from app.errors import ConfigError, StoreError
+from app.files import read_json, write_json
+from app.manifest import MANIFEST, hash_files, read_manifest
+from app.pipeline.context import RunContext
+from app.pipeline.profiles import latent_size
+from app.pipeline.replies import base_policy
+from app.pipeline.rounds import agent_of, load_retriever, needed_stages, stage_before
+from persona.policy.conditioned import ConditionedPolicy
+from simulators.agent import Recommender
+
+TRAINING = "train"
+"""The stage of a training that holds its agent."""
+_OWN = ("base", "policy", "last")
+_POLICY, _RETRIEVER = "policy", "retriever.json"
+
+
+class _Parts(NamedTuple):
+    """What an agent is made of.
+
+    policy: Folder of its weights; None stands for the base model.
+    retriever: The run's stage that left its retriever.
+    """
+
+    policy: Path | None
+    retriever: str
+
+
+def agent_from(run: RunContext, name: str, *, keep_tokens: bool = False) -> Recommender:
+    """The agent of this name.
+
+    Args:
+        run: A finished run.
+        name: See above.
+        keep_tokens: Whether dialogues keep the tokens of the moment, from which whole ones are learned.
+
+    Raises:
+        ConfigError: It is neither a word that is known nor the folder of a training.
+        StoreError: The training is not finished, or began from another run.
+    """
+    parts = _find(run, name)
+    policy = (
+        base_policy(run, latent_size(run))
+        if parts.policy is None
+        else ConditionedPolicy.load(parts.policy, run.language_model)
+    )
+    return agent_of(run, policy, load_retriever(run, parts.retriever), keep_tokens=keep_tokens)
+
+
+def save_agent(run: RunContext, start: str, agent: Recommender, out: Path) -> None:
+    """Leave what a training made of the agent `start`, so that the training's folder names it.
+
+    Args:
+        run: The run that it began from.
+        start: The agent that it began from, whose retriever is kept.
+        agent: The agent after training.
+        out: Folder of the stage `TRAINING`.
+    """
+    agent.policy.save(out / _POLICY)
+    write_json(out / _RETRIEVER, {"stage": _find(run, start).retriever})
+
+
+def hash_run(run: RunContext) -> dict[str, str]:
+    """SHA-256 of what a rehearsal takes from the run: its users, policies and retrievers, by file."""
+    talks = ("talk-1",) if run.config.rounds else ()
+    return _hash_stages(run, (*needed_stages(run.config), "choices", "policy", *talks))
+
+
+def hash_agent(run: RunContext, name: str) -> dict[str, str]:
+    """SHA-256 of what an agent adds to the run, by file; none for the run's own.
+
+    Raises:
+        ConfigError, StoreError: As `agent_from` says.
+    """
+    _find(run, name)
+    return {} if name in _OWN else hash_files(Path(name) / "stages" / TRAINING / _POLICY)
+
+
+def _find(run: RunContext, name: str) -> _Parts:
+    if name in _OWN:
+        policy, retriever = stage_before(run.config.rounds + 1 if name == "last" else 1)
+        return _Parts(None if name == "base" else run.stage(policy) / _POLICY, retriever)
+    folder = Path(name)
+    if not (folder / MANIFEST).is_file():
+        raise ConfigError(
+            f"An agent must be {', '.join(_OWN)} or the folder of a `persona train`; got {name}, which is none. "
+            "Correct the name."
+        )
+    stage = folder / "stages" / TRAINING
+    if not (stage / _RETRIEVER).is_file():
+        raise StoreError(
+            f"An agent's training must be finished; got {name} without its stage `{TRAINING}`. Go on with it by "
+            "`persona train --resume`."
+        )
+    # What both are sure to know of the run; a training may have started from more.
+    theirs = read_manifest(folder)["data_hashes"]
+    if any(theirs.get(file) != h for file, h in _hash_stages(run, needed_stages(run.config)).items()):
+        raise StoreError(
+            f"An agent must be trained from the run that it is used with; got {name}, trained from another than "
+            f"{run.folder}. Name its own run."
+        )
+    return _Parts(stage / _POLICY, str(read_json(stage / _RETRIEVER)["stage"]))
+
+
+def _hash_stages(run: RunContext, stages: tuple[str, ...]) -> dict[str, str]:
+    return {
+        f"{stage}/{file}": h
+        for stage in dict.fromkeys(stages)
+        for file, h in hash_files(run.stage(stage)).items()
+    }
