@@ -76,7 +76,7 @@ def users_of(
     if kind == "viewers":
         return viewers_of(run, chat)
     if kind == "learned":
-        return _learned(run, chat)
+        return _learned(run, guests, chat)
     if people is None:
         people = personas_of(run, kind, guests, personas=personas)
     if kind in _AILO:
@@ -119,15 +119,19 @@ def learned_levels(run: RunContext, log: pd.DataFrame) -> LevelModel:
     ).model
 
 
-def _learned(run: RunContext, chat: ChatModel) -> MirrorUsers:
+def _learned(run: RunContext, guests: Guests, chat: ChatModel) -> MirrorUsers:
     """Users who know what the run logged, what its users chose between replies and how learners rated dialogues.
 
     They know nothing of the truth.
     """
+    split = load_comparisons(run)
+    # What unseen users chose is read where they are invited: training with learners hears nothing of them.
+    only_learners = np.isin(guests.users, run.groups.learners).all()
+    choices = split.train if only_learners else ComparisonTable.concatenate([split.train, split.context])
     pool, world = load_replies(run), run.world
     model = learned_levels(run, known_log(run, 0))
     manners = Manners.fit(
-        load_comparisons(run).train,
+        choices,
         pool.attributes,
         pool.scale,
         n_users=world.n_users,
@@ -152,13 +156,7 @@ def _wording(run: RunContext, model: LevelModel, manners: Manners) -> Wording:
 def _observed_personas(run: RunContext, guests: Guests) -> list[Persona]:
     """Personas from the run's log and from what its users chose between replies."""
     split = load_comparisons(run)
-    tables = [split.train, split.context]
-    seen = ComparisonTable(
-        *(
-            np.concatenate([getattr(table, name) for table in tables])
-            for name in ("users", "prompts", "chosen", "rejected")
-        )
-    )
+    seen = ComparisonTable.concatenate([split.train, split.context])
     return personas_from_log(
         known_log(run, 0),
         run.world.catalogue,

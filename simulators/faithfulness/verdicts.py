@@ -136,6 +136,8 @@ _STARS_SHIFT = Check(
 _KNOWS_ITEMS = Check("acceptance.auc", "AUC for what real users accept", "acceptance_auc", "above")
 _POSITION = Check("position.gap", "difference in position bias, in logits", "position_slope", "around")
 _RANKING = Check("ranking.tau", "agreement on the order of policies (tau-b)", "ranking_tau", "order", True)
+_ORDER = Check(_RANKING.path, _RANKING.words, _RANKING.limit, _RANKING.kind)
+"""Whoever tunes a policy compares policies, so an order that is known must be right."""
 _CALIBRATED = Check("choices.ece", "calibration error of choices", "calibration_error", "most")
 _KNOWS_CHOICES = Check("choices.nll_saved", "nats saved over picking blindly", "choices_saved", "above")
 _FLAT = Check(
@@ -166,6 +168,7 @@ _CHECKS: Mapping[str, tuple[Check, ...]] = {
         Check("errors.role_swap.gap", "excess of dialogues that swap roles", "role_swaps", "most", True),
         Check("errors.contradiction.gap", "excess of contradictions", "contradictions", "most", True),
         Check("diversity.self_bleu.gap", "excess of sameness (self-BLEU)", "self_bleu_excess", "most", True),
+        _ORDER,
     ),
     "fit to estimate satisfaction levels": (_LEVEL_KS, _LEVEL_SHIFT, _STARS_KS, _STARS_SHIFT, _CALIBRATED),
     "fit to train against": (
@@ -174,7 +177,7 @@ _CHECKS: Mapping[str, tuple[Check, ...]] = {
         Check("two_sample.behaviour.auc", _BEHAVIOUR.words, "behaviour_auc", "most", True, _BEHAVIOUR.p_path),
         _STARS_KS,
         _KNOWS_ITEMS,
-        Check("ranking.tau", _RANKING.words, "ranking_tau", "order"),
+        _ORDER,
         _POSITION,
         _ABANDON,
         _HELPED,

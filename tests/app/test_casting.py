@@ -15,16 +15,19 @@ from app.casting import users_of
 from app.chat_config import UserKind
 from app.config import load_settings
 from app.errors import ConfigError
-from app.rehearsing import Guests, invite_learners, with_targets
+from app.rehearsing import Guests, invite_learners, invite_unseen, with_targets
 from app.simulate import simulate
 from app.simulate_config import SimulateConfig
 from app.train import train
 from app.train_config import TrainConfig
 from app.trained import open_run
+from persona.data.comparisons import ComparisonTable
 from persona.policy.language_model import nano_folder
 from recsys.columns import ITEM, LEVEL, USER
+from simulators.chat.model import LocalChat
 from simulators.dialogue_store import read_table
 from simulators.errors import EndpointError, MissingDependency
+from simulators.mirror import Manners
 from simulators.types import StopReason
 from simulators.users.told_personas import read_told
 from tests.helpers.faulty_server import Fault, FaultyServer
@@ -92,6 +95,24 @@ def test_an_audit_takes_the_dialogues_of_prompted_users_in_both_forms(finished: 
     report = audit(AuditConfig(simulated=(str(ailo),), log=(str(other),)), tmp_path / "audit", console=QUIET)
     assert {"levels", "sessions", "errors", "satisfaction"} <= report.keys() and report["verdicts"]
     assert report["counts"]["simulated"]["dialogues"] == report["counts"]["real"]["dialogues"] == 12
+
+
+@pytest.mark.integration
+def test_learned_users_hear_of_unseen_users_choices_where_these_are_invited(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, asked_of = open_run(finished), []
+    fit = Manners.fit
+
+    def spy(table: ComparisonTable, *args: Any, **settings: Any) -> Manners:
+        asked_of.append(set(table.users.tolist()))
+        return fit(table, *args, **settings)
+
+    monkeypatch.setattr(Manners, "fit", spy)
+    learners, unseen = set(run.groups.learners.tolist()), set(run.groups.unseen.tolist())
+    for invite in (invite_learners, invite_unseen):
+        users_of(run, "learned", invite(run, 6, seed=0), LocalChat(run.language_model))
+    assert asked_of[0] <= learners and asked_of[1] & unseen == unseen
 
 
 @pytest.mark.integration

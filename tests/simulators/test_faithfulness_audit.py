@@ -164,6 +164,7 @@ def test_only_a_whole_interval_decides(found: dict[str, Any], answer: str, stand
         ("position.gap", measured(-0.2, -0.3, -0.16), RANK, "no", "beyond"),
         ("position.gap", measured(-0.2, -0.3, -0.1), RANK, "not shown", "not settled"),
         ("choices.slots.p_flat", 0.005, RANK, "no", "beyond"),
+        ("ranking.tau", measured(-0.2, -0.8, 0.9), WORDING, "no", "beyond"),
     ],
 )
 def test_each_kind_of_limit(path: str, found: Any, use: str, answer: str, standing: str) -> None:
