@@ -4,7 +4,7 @@ The simulated side is orange with squares or dashes, the real side blue with cir
 """
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import cycle, islice, pairwise
 from typing import Any
 
 from app.plots import BLUE, GREY, ORANGE, Figure
@@ -105,9 +105,12 @@ def ranking_figure(part: Part) -> Figure:
         part: The ranking part of a report.
     """
     values = {side: [100 * one["value"] for one in part[side]] for side in SIDES}
+    # Policies come by their real value, so neighbours, whose names would cover each other, get corners of their own.
+    corners = ("top left", "bottom right", "top right", "bottom left")
     trace = {
         "type": "scatter", "mode": "markers+text", "x": values["real"], "y": values["simulated"],
-        "text": part["policies"], "textposition": "top left", "cliponaxis": False, "showlegend": False,
+        "text": part["policies"], "textposition": [*islice(cycle(corners), len(part["policies"]))],
+        "cliponaxis": False, "showlegend": False,
         "marker": {"size": 10, "color": ORANGE, "symbol": "square"},
         "error_x": _errors(part["real"], BLUE), "error_y": _errors(part["simulated"], ORANGE),
         "hovertemplate": "%{text}: really %{x:.2f} %, simulated %{y:.2f} %<extra></extra>",
