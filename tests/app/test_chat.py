@@ -14,7 +14,7 @@ from tests.helpers.scripted_run import ScriptedRun, tiny_run
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> ScriptedRun:
     trained = ScriptedRun()
-    monkeypatch.setattr(TrainedRun, "open", lambda folder: trained)
+    monkeypatch.setattr(TrainedRun, "open", lambda folder, agent: trained)
     return trained
 
 

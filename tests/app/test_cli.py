@@ -72,12 +72,17 @@ def test_options_reach_the_other_commands(stand_in: Callable[..., Calls]) -> Non
     trained, talked = stand_in("app.pretrain", "main"), stand_in("app.chat", "chat")
     reported, launched = stand_in("app.report", "write_report"), stand_in("app.demo.server", "launch")
     assert call("pretrain", "--dialogues", "d", "--out", "o", "--minutes", "2.5", "--seed", "3")[0] == 0
-    assert call("chat", "--run", "r")[0] == call("report", "r")[0] == call("demo", "--port", "0")[0] == 0
+    assert (
+        call("chat", "--run", "r")[0]
+        == call("report", "r")[0]
+        == call("demo", "--port", "0", "--agent", "t")[0]
+        == 0
+    )
     options = {"minutes": 2.5, "tokens": None, "seed": 3, "resume": False}
     assert trained == [((Path("d"), Path("o")), options)]
-    assert talked[0][0] == (Path("r"),)
+    assert talked[0][0] == (Path("r"),) and talked[0][1]["agent"] == "last"
     assert reported[0][0] == (Path("r"),)
-    assert launched == [((None,), {"host": "127.0.0.1", "port": 0})]
+    assert launched == [((None,), {"host": "127.0.0.1", "port": 0, "agent": "t"})]
 
 
 def test_evaluate_gets_its_configuration_and_folder(stand_in: Callable[..., Calls]) -> None:

@@ -233,7 +233,9 @@ def test_address_is_told_and_the_demo_goes_on(
 ) -> None:
     waited: list[bool] = []
     page = SimpleNamespace(block_thread=lambda: waited.append(True))
-    monkeypatch.setattr("app.demo.server.start", lambda run, host, port: (page, f"http://{host}:{port}/"))
+    monkeypatch.setattr(
+        "app.demo.server.start", lambda run, host, port, agent: (page, f"http://{host}:{port}/")
+    )
     launch(None, port=9)
     assert "http://127.0.0.1:9/" in capsys.readouterr().out and waited == [True]
 
