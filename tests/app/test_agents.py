@@ -3,7 +3,9 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -19,6 +21,8 @@ from app.train import train
 from app.train_config import TrainConfig
 from app.trained import TrainedRun, open_run
 from persona.policy.conditioned import ConditionedPolicy
+from recsys.models.gnolr import Gnolr
+from simulators.errors import DialogueStoreError
 from simulators.types import Dialogue
 from tests.helpers.rehearsed_run import rehearsed_run
 
@@ -65,6 +69,38 @@ def test_a_name_brings_the_policy_that_bears_it(run: RunContext, training: Path,
 
 
 @pytest.mark.integration
+def test_every_agent_finds_items_by_the_retriever_that_it_was_trained_beside(
+    run: RunContext, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    load = Gnolr.load
+
+    def spy(folder: Path, **settings: Any) -> Gnolr:
+        opened.append(folder.parent.name)
+        return load(folder, **settings)
+
+    after = learn(run, tmp_path / "after", "start=last")
+    monkeypatch.setattr(Gnolr, "load", spy)
+    for name in ("base", "policy", "last", str(training), str(after)):
+        agent_from(run, name)
+    assert opened == ["retrieval", "retrieval", "learn-1", "retrieval", "learn-1"]
+
+
+@pytest.mark.integration
+def test_dialogues_of_an_agent_that_was_trained_anew_are_not_gone_on_with(
+    run: RunContext, training: Path, tmp_path: Path
+) -> None:
+    agent = shutil.copytree(training, tmp_path / "agent")
+    told = [f"run={run.folder}", "users=random", "dialogues=2", f"agent={agent}"]
+    config = load_settings(SimulateConfig, None, told)
+    simulate(config, tmp_path / "out", console=QUIET)
+    shutil.rmtree(agent)
+    learn(run, agent, "seed=1")
+    with pytest.raises(DialogueStoreError, match="must be of this run; got agent_files"):
+        simulate(config, tmp_path / "out", console=QUIET)
+
+
+@pytest.mark.integration
 def test_dialogues_are_held_with_a_trained_agent_and_bear_its_name(
     run: RunContext, training: Path, tmp_path: Path
 ) -> None:
@@ -72,7 +108,9 @@ def test_dialogues_are_held_with_a_trained_agent_and_bear_its_name(
         told = [f"run={run.folder}", "users=random", "dialogues=3", *settings]
         simulate(load_settings(SimulateConfig, None, told), out, console=QUIET)
         lines = (out / "dialogues.jsonl").read_text(encoding="utf-8").splitlines()
-        return {json.loads(line)["policy"] for line in lines}
+        named = [json.loads(line)["policy"] for line in lines]
+        assert pd.read_parquet(out / "dialogues.parquet")["policy"].tolist() == named
+        return set(named)
 
     assert policies(tmp_path / "a", f"agent={training}") == {"taught"}
     assert policies(tmp_path / "b", "personal=false") == {"last-average"}

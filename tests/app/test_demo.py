@@ -7,6 +7,7 @@ import gradio as gr
 import numpy as np
 import pytest
 
+from app.chat import chat
 from app.demo.handlers import SLIDER_INFO, Demo, Person
 from app.demo.interface import build_interface
 from app.demo.plots import attribute_bars, belief_plot, latent_plot
@@ -238,6 +239,21 @@ def test_address_is_told_and_the_demo_goes_on(
     )
     launch(None, port=9)
     assert "http://127.0.0.1:9/" in capsys.readouterr().out and waited == [True]
+
+
+def test_the_agent_that_is_named_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[Path, str]] = []
+
+    def spy(folder: Path, agent: str) -> None:
+        opened.append((folder, agent))
+        raise StoreError("seen")
+
+    monkeypatch.setattr("app.trained.TrainedRun.open", spy)
+    with pytest.raises(StoreError, match="seen"):
+        start(tmp_path, port=0, agent="taught")
+    with pytest.raises(StoreError, match="seen"):
+        chat(tmp_path, agent="taught")
+    assert opened == [(tmp_path, "taught")] * 2
 
 
 def test_run_is_checked_before_anything_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

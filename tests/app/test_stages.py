@@ -56,6 +56,14 @@ def test_finished_stage_says_what_it_took(tmp_path: Path) -> None:
     assert record["peak_rss_mb"] > 10
 
 
+def test_freed_memory_goes_back_after_every_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr("app.stages.give_back_memory", lambda: calls.append("given back"))
+    with open_store(tmp_path) as store:
+        run_stages(store, [Stage(name, name, counted(calls, name)) for name in ("a", "b")], quiet())
+    assert calls == ["a", "given back", "b", "given back"]
+
+
 def test_finished_stages_are_skipped(tmp_path: Path) -> None:
     calls: list[str] = []
     stages = [Stage(name, name, counted(calls, name)) for name in ("a", "b")]

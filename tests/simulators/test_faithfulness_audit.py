@@ -284,6 +284,17 @@ def test_only_leaving_counts_as_abandonment() -> None:
     assert len(interactions_of_dialogues(dialogues)) == sum(len(dialogue.replies) for dialogue in dialogues)
 
 
+def test_who_recommends_is_known_of_all_dialogues_or_not_told() -> None:
+    saved = {
+        "user_id": "a",
+        "messages": [{"role": "assistant", "content": "This.", "title": "Calm", "level": 1}],
+    }
+    named = [read_dialogue({**saved, "policy": name}, max_level=4) for name in (1, "B")]
+    unnamed = read_dialogue(saved, max_level=4)
+    assert interactions_of_dialogues(named)["policy"].tolist() == ["1", "B"]
+    assert "policy" not in interactions_of_dialogues([*named, unnamed])
+
+
 def test_features_by_hand() -> None:
     frame = pd.DataFrame(
         {"user_id": list("aaab"), "level": [0, 0, 2, 1], "satisfaction": [1.0, 2.0, 3.0, 5.0]}
