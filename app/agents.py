@@ -81,7 +81,10 @@ def hash_agent(run: RunContext, name: str) -> dict[str, str]:
         ConfigError, StoreError: As `agent_from` says.
     """
     _find(run, name)
-    return {} if name in _OWN else hash_files(Path(name) / "stages" / TRAINING / _POLICY)
+    if name in _OWN:
+        return {}
+    stage = Path(name) / "stages" / TRAINING
+    return {**hash_files(stage / _POLICY), **hash_files(stage / _RETRIEVER)}
 
 
 def _find(run: RunContext, name: str) -> _Parts:
@@ -97,8 +100,8 @@ def _find(run: RunContext, name: str) -> _Parts:
     stage = folder / "stages" / TRAINING
     if not (stage / _RETRIEVER).is_file():
         raise StoreError(
-            f"An agent's training must be finished; got {name} without its stage `{TRAINING}`. Go on with it by "
-            "`persona train --resume`."
+            f"An agent must be a finished training; got {name} without its stage `{TRAINING}`. If `persona train` made "
+            "it, go on there with --resume."
         )
     # What both are sure to know of the run; a training may have started from more.
     theirs = read_manifest(folder)["data_hashes"]
@@ -107,7 +110,20 @@ def _find(run: RunContext, name: str) -> _Parts:
             f"An agent must be trained from the run that it is used with; got {name}, trained from another than "
             f"{run.folder}. Name its own run."
         )
-    return _Parts(stage / _POLICY, str(read_json(stage / _RETRIEVER)["stage"]))
+    return _Parts(stage / _POLICY, _read_retriever(run, stage / _RETRIEVER))
+
+
+def _read_retriever(run: RunContext, path: Path) -> str:
+    """The run's stage that a training took its retriever from."""
+    saved = read_json(path)
+    stage = saved.get("stage") if isinstance(saved, dict) else None
+    known = [stage_before(number)[1] for number in range(1, run.config.rounds + 2)]
+    if stage not in known:
+        raise StoreError(
+            f"{path} must name the stage of a retriever, one of {', '.join(known)}; got {stage!r}. Restore it, or "
+            "train again."
+        )
+    return str(stage)
 
 
 def _hash_stages(run: RunContext, stages: tuple[str, ...]) -> dict[str, str]:

@@ -39,4 +39,4 @@ class SimulateConfig(ChatFields):
     @property
     def policy(self) -> str:
         """What the agent is called in the dialogues."""
-        return self.name or Path(self.agent).name + "-average" * (not self.personal)
+        return self.name or Path(self.agent).resolve().name + "-average" * (not self.personal)

@@ -151,7 +151,9 @@ def test_names_that_are_no_agents_are_refused(run: RunContext, training: Path, t
         agent_from(run, "newest")
     stopped = shutil.copytree(training, tmp_path / "stopped")
     shutil.rmtree(stopped / "stages" / "train")
-    with pytest.raises(StoreError, match=r"must be finished; got .*stopped without its stage `train`"):
+    with pytest.raises(
+        StoreError, match=r"must be a finished training; got .*stopped without its stage `train`"
+    ):
         agent_from(run, str(stopped))
     other = shutil.copytree(training, tmp_path / "other")
     manifest = read_json(other / MANIFEST)
@@ -162,3 +164,16 @@ def test_names_that_are_no_agents_are_refused(run: RunContext, training: Path, t
         agent_from(run, str(other))
     with pytest.raises(StoreError, match="without its stage `train`"):
         agent_from(run, str(run.folder))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("saved", [[], {}, {"stage": ["retrieval"]}, {"stage": "../elsewhere"}])
+def test_a_training_with_a_damaged_retriever_is_refused(
+    saved: Any, run: RunContext, training: Path, tmp_path: Path
+) -> None:
+    damaged = shutil.copytree(training, tmp_path / "damaged")
+    write_json(damaged / "stages" / "train" / "retriever.json", saved)
+    with pytest.raises(
+        StoreError, match=r"retriever\.json must name the stage .*, one of retrieval, learn-1; got"
+    ):
+        agent_from(run, str(damaged))
