@@ -4,6 +4,7 @@ An agent is named by a word, "base" (the untrained model), "policy" (the run's f
 talking), or by the folder of a finished `persona train`.
 """
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from app.pipeline.context import RunContext
 from app.pipeline.profiles import latent_size
 from app.pipeline.replies import base_policy
 from app.pipeline.rounds import agent_of, load_retriever, needed_stages, stage_before
+from app.store import RECORD
 from persona.policy.conditioned import ConditionedPolicy
 from simulators.agent import Recommender
 
@@ -45,6 +47,7 @@ def agent_from(run: RunContext, name: str, *, keep_tokens: bool = False) -> Reco
     Raises:
         ConfigError: It is neither a word that is known nor the folder of a training.
         StoreError: The training is not finished, or began from another run.
+        ModelError: The policy's files were changed.
     """
     parts = _find(run, name)
     policy = (
@@ -55,17 +58,25 @@ def agent_from(run: RunContext, name: str, *, keep_tokens: bool = False) -> Reco
     return agent_of(run, policy, load_retriever(run, parts.retriever), keep_tokens=keep_tokens)
 
 
-def save_agent(run: RunContext, start: str, agent: Recommender, out: Path) -> None:
-    """Leave what a training made of the agent `start`, so that the training's folder names it.
+def retriever_of(run: RunContext, name: str) -> str:
+    """The run's stage that left an agent's retriever.
+
+    Raises:
+        ConfigError, StoreError: As `agent_from` says.
+    """
+    return _find(run, name).retriever
+
+
+def save_agent(agent: Recommender, retriever: str, out: Path) -> None:
+    """Leave an agent that was trained, so that the training's folder names it.
 
     Args:
-        run: The run that it began from.
-        start: The agent that it began from, whose retriever is kept.
         agent: The agent after training.
+        retriever: The run's stage that left its retriever, which the training kept as it was.
         out: Folder of the stage `TRAINING`.
     """
     agent.policy.save(out / _POLICY)
-    write_json(out / _RETRIEVER, {"stage": _find(run, start).retriever})
+    write_json(out / _RETRIEVER, {"stage": retriever})
 
 
 def hash_run(run: RunContext) -> dict[str, str]:
@@ -92,7 +103,8 @@ def _find(run: RunContext, name: str) -> _Parts:
         policy, retriever = stage_before(run.config.rounds + 1 if name == "last" else 1)
         return _Parts(None if name == "base" else run.stage(policy) / _POLICY, retriever)
     folder = Path(name)
-    if not (folder / MANIFEST).is_file():
+    # Any text may be asked for: `os.path` says no where `Path` would fail, as of a name that is too long.
+    if not name or not os.path.isfile(folder / MANIFEST):
         raise ConfigError(
             f"An agent must be {', '.join(_OWN)} or the folder of a `persona train`; got {name}, which is none. "
             "Correct the name."
@@ -131,4 +143,5 @@ def _hash_stages(run: RunContext, stages: tuple[str, ...]) -> dict[str, str]:
         f"{stage}/{file}": h
         for stage in dict.fromkeys(stages)
         for file, h in hash_files(run.stage(stage)).items()
+        if file != RECORD  # the time that it took makes no other run of it
     }

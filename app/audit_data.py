@@ -6,7 +6,6 @@ import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -61,21 +60,17 @@ def read_evidence(
             f"{', '.join(_TABLE_COLUMNS)}."
         )
     tables: list[pd.DataFrame] = []
-    talks: dict[tuple[SpokenDialogue, ...], Path] = {}
+    talks: list[SpokenDialogue] = []
+    seen: dict[str, str] = {}
     scenes: list[Scenes] = []
     for path in paths:
-        content = _read(path, side=side, max_level=max_level, columns=columns or {})
+        content = _read(path, side=side, max_level=max_level, columns=columns or {}, seen=seen)
         if isinstance(content, pd.DataFrame):
             tables.append(content)
         elif isinstance(content, Scenes):
             scenes.append(content)
-        elif content in talks:
-            raise FaithfulnessError(
-                f"A dialogue must stand once; got the same ones in {talks[content]} and {path}. Leave one of the files "
-                "out."
-            )
         else:
-            talks[content] = path
+            talks += content
     if len(scenes) > 1:
         raise FaithfulnessError(
             f"The {side} side must have one file of predictions at most; got {len(scenes)}. Join them, each scene with "
@@ -87,7 +82,7 @@ def read_evidence(
         if tables
         else None
     )
-    return Evidence(table, tuple(chain.from_iterable(talks)), scenes[0] if scenes else None)
+    return Evidence(table, tuple(talks), scenes[0] if scenes else None)
 
 
 def personas_beside(path: Path) -> Path | None:
@@ -100,7 +95,7 @@ def personas_beside(path: Path) -> Path | None:
 
 
 def _read(
-    path: Path, *, side: str, max_level: int, columns: Mapping[str, str]
+    path: Path, *, side: str, max_level: int, columns: Mapping[str, str], seen: dict[str, str]
 ) -> pd.DataFrame | tuple[SpokenDialogue, ...] | Scenes:
     """Interactions, dialogues or predictions, whichever the file holds."""
     rows = _rows(path)
@@ -108,9 +103,9 @@ def _read(
     if len(rows) == 0:
         raise FaithfulnessError(f"{path} must hold at least one row; got none. Check how it was written.")
     if isinstance(rows, pd.DataFrame) and _STORED in rows:
-        return _dialogues(path, [_stored(path, text) for text in rows[_STORED]], max_level)
+        return _dialogues(path, _stored_rows(path, rows), max_level, seen)
     if names & _DIALOGUE_COLUMNS:
-        return _dialogues(path, rows, max_level)
+        return _dialogues(path, rows, max_level, seen)
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     table = _renamed(table, columns)
     try:
@@ -187,16 +182,19 @@ def _json_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _dialogues(
-    path: Path, rows: pd.DataFrame | list[dict[str, Any]], max_level: int
+    path: Path, rows: pd.DataFrame | list[dict[str, Any]], max_level: int, seen: dict[str, str]
 ) -> tuple[SpokenDialogue, ...]:
+    """The dialogues of one file; `seen` says where each one of this side was met, by its whole content."""
     objects = [_plain(row) for row in rows.to_dict("records")] if isinstance(rows, pd.DataFrame) else rows
-    found, seen = [], dict[str, int]()
+    found = []
     for number, saved in enumerate(objects, start=1):
-        if (twin := seen.setdefault(json.dumps(saved, sort_keys=True, default=str), number)) != number:
+        content, place = json.dumps(saved, sort_keys=True, default=str), f"dialogue {number} of {path}"
+        if content in seen:
             raise FaithfulnessError(
-                f"A dialogue must stand once; got dialogue {number} of {path} equal to dialogue {twin} in everything. "
-                "Drop the repeats, or add what tells them apart, such as the seed."
+                f"A dialogue must stand once; got {place} equal to {seen[content]} in everything. Drop the repeats, or "
+                "add what tells them apart, such as the seed."
             )
+        seen[content] = place
         try:
             found.append(read_dialogue(saved, max_level=max_level))
         except FaithfulnessError as err:
@@ -216,6 +214,14 @@ def _with_personas(path: Path, dialogues: Sequence[SpokenDialogue]) -> tuple[Spo
         else replace(dialogue, targets=own.targets, likes=own.likes, dislikes=own.dislikes)
         for dialogue in dialogues
     )
+
+
+def _stored_rows(path: Path, table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Dialogues of a table that a recorded rollout leaves, with their seeds, as its lines have them."""
+    found = [_stored(path, text) for text in table[_STORED]]
+    if "seed" not in table:
+        return found
+    return [{"seed": seed, **saved} for seed, saved in zip(table["seed"].tolist(), found, strict=True)]
 
 
 def _stored(path: Path, text: Any) -> dict[str, Any]:

@@ -84,12 +84,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(
             f"A run's folder must hold {MANIFEST}; got {folder}, without one. Make it with `persona run`."
         )
-    manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or not {"config", "data_hashes", "device"} <= manifest.keys():
+    found = read_json(folder / MANIFEST)
+    parts: dict[str, Any] = found if isinstance(found, dict) else {}
+    if "device" not in parts or not all(
+        isinstance(parts.get(name), dict) for name in ("config", "data_hashes")
+    ):
         raise StoreError(
             f"{folder / MANIFEST} must be as `persona run` wrote it; got other content. Use another folder."
         )
-    return manifest
+    return parts
 
 
 def read_config(folder: Path, manifest: Mapping[str, Any]) -> RunConfig:

@@ -73,6 +73,8 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
         "chat_files": hash_chats(config.chat),
     }
     identity = {**config.model_dump(mode="json"), **hashes}
+    # What cannot be opened is told before the folder belongs to this simulation.
+    agent = agent_from(run, config.agent)
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
     )  # fmt: skip
@@ -98,7 +100,7 @@ def simulate(config: SimulateConfig, out: Path, *, console: Console) -> Path:
         recorded_rollout(
             store,
             users,
-            agent_from(run, config.agent),
+            agent,
             viewers,
             histories=guests.histories,
             condition=guests.condition if config.personal else None,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from app.chat_config import ChatFields, UserKind
 
@@ -27,7 +27,7 @@ class SimulateConfig(ChatFields):
     agent: Annotated[str, Field(min_length=1)] = "last"
     # What the agent is called in the dialogues, so that an audit can rank agents by the names of a log; empty takes
     # `agent`, with "-average" behind it where nothing is known of users.
-    name: str = ""
+    name: Annotated[str, Field(max_length=100)] = ""
     # Whether the policy is told what is known of each user; if not, everyone is the average user.
     personal: bool = True
     # Whether users who give probabilities are held to what real users did later, in files for `persona audit`; in the
@@ -35,6 +35,16 @@ class SimulateConfig(ChatFields):
     predictions: Annotated[bool, Field(exclude=True)] = False
     # Most dialogues that are live together, at least 1; memory grows with it, and rounding, so words, depend on it.
     block: Annotated[int, Field(ge=1)] = 256
+
+    @field_validator("agent", "name")
+    @classmethod
+    def _check_printable(cls, value: str, field: ValidationInfo) -> str:
+        """Names go into files and onto pages."""
+        if not value.isprintable() or value != value.strip():
+            raise ValueError(
+                f"`{field.field_name}` must be printable, without blanks around it; got {value!r:.40}. Change it."
+            )
+        return value
 
     @property
     def policy(self) -> str:

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from app.agents import TRAINING, agent_from, hash_agent, hash_run, save_agent
+from app.agents import TRAINING, agent_from, hash_agent, hash_run, retriever_of, save_agent
 from app.casting import NEEDS_TARGETS, judge_of, users_of
 from app.chat_config import model_of
 from app.chats import Chats, hash_chats
@@ -95,6 +95,7 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
 
         def work(view: StageView) -> None:
             agent = agent_from(run, config.start, keep_tokens=method != "ecpo")
+            retriever = retriever_of(run, config.start)
             with Chats(config, run, out) as chats:
                 users = _cast(run, config, config.users, learners, chats.of(config.chat))
                 judges = _judges(run, config, judging, chats)
@@ -102,7 +103,7 @@ def train(method: str, config: TrainConfig, out: Path, *, resume: bool, console:
                 report = _teller(view)
                 lesson = _Lesson(run, config, agent, users, learners, judges, watched, chats, report, [])
                 result = METHODS[method](lesson)
-            save_agent(run, config.start, agent, view.folder)
+            save_agent(agent, retriever, view.folder)
             write_json(view.folder / "result.json", _to_json(result) | _gate_bias(lesson.verdicts))
 
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -32,6 +32,9 @@ def simulate(
     or MODEL@URL of an OpenAI-compatible endpoint, whose key is in the environment
     variable that key_variable=NAME names.
 
+    agent=NAME recommends: base, policy, last or the folder of a `persona train`;
+    name=TEXT is what its dialogues call it, for an audit that ranks agents.
+
     An example is app/configs/simulate.toml.
     """
     with one_line_errors(context):
@@ -61,6 +64,8 @@ def train(
 
     For ecpo, gate=felt|judge|both|none says what a rewrite must pass;
     gate_chat=NAME and rewriter=NAME say which language models judge and rewrite.
+
+    start=NAME is the agent to begin with, as agent= of `persona simulate`.
 
     An example is app/configs/train.toml.
     """

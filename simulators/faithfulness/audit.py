@@ -28,6 +28,8 @@ from simulators.types import SUCCESS_LEVEL
 STARS = (1.0, 5.0)
 SHIFTED_EXPOSURE = 0.8
 """Share of simulated rows about items that the real side knows, below which the sides were shown other things."""
+SHIFTED_POLICIES = 0.1
+"""Share of rows of other policies than the real side has, above which the sides were served by others."""
 _UNEVEN_P = 0.01
 
 
@@ -146,6 +148,7 @@ class _Audit:
         if _both(one, other, ACTION):
             sides = [(table[USER], table[ACTION]) for table in (one, other)]
             found["actions"] = measures.mix_part(sides[0], sides[1], **own)
+        self._note_policies(one, other)
         if _both(one, other, POLICY):
             found["ranking"] = self._try(measures.ranking_part, one, other, **accepted)
         if (overlap := measures.exposure_overlap(one, other)) < SHIFTED_EXPOSURE:
@@ -154,6 +157,22 @@ class _Audit:
                 "of any difference may lie in what was shown and not in the users."
             )
         return found
+
+    def _note_policies(self, one: pd.DataFrame, other: pd.DataFrame) -> None:
+        for side, evidence in (("simulated", self.simulated), ("real", self.real)):
+            named = sum(dialogue.policy is not None for dialogue in evidence.dialogues)
+            if evidence.interactions is None and 0 < named < len(evidence.dialogues):
+                self.notes.append(
+                    f"{named} of {len(evidence.dialogues)} {side} dialogues say who recommends; all must, for policies "
+                    "to be ranked."
+                )
+        if _both(one, other, POLICY):
+            shares = [table[POLICY].value_counts(normalize=True) for table in (one, other)]
+            if (apart := shares[0].sub(shares[1], fill_value=0.0).abs().sum() / 2) > SHIFTED_POLICIES:
+                self.notes.append(
+                    f"{100 * apart:.0f} % of the simulated rows would have to be of other policies for both sides to "
+                    "hold the same mix of them, so part of any difference but that of order may lie in who recommended."
+                )
 
     def _satisfaction(self) -> Part:
         """Stars of the tables, or of the dialogues where a table has none."""

@@ -102,8 +102,7 @@ def read_dialogue(saved: Mapping[str, Any], *, max_level: int) -> SpokenDialogue
             f"A dialogue must be as a rollout wrote it, or user_id with messages of role and content; got "
             f"{f'no {err}' if isinstance(err, KeyError) else f'another type ({err})'}. Correct the file."
         ) from err
-    if (policy := saved.get("policy")) is not None:
-        found = replace(found, policy=str(policy))
+    found = replace(found, policy=_policy(saved.get("policy")))
     for message in found.messages:
         if message.level is not None and not 0 <= message.level <= max_level:
             raise FaithfulnessError(
@@ -185,6 +184,18 @@ def _text(value: Any) -> str:
 def _texts(value: Any) -> tuple[str, ...]:
     """Things by name, of which one alone may stand for itself."""
     return (value,) if isinstance(value, str) else tuple(map(str, value or ()))
+
+
+def _policy(value: Any) -> str | None:
+    """Who recommends, as a text; None where unknown. 7.0, which a gap elsewhere in its column makes of 7, is 7."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or value == "":
+        raise FaithfulnessError(
+            f"Who recommends, `policy` of a dialogue, must be a name or a number; got {value!r:.40}. Correct the file, "
+            "or leave it out."
+        )
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _stars(value: Any) -> float:

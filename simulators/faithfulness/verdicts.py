@@ -9,7 +9,7 @@ is beyond, and else not shown.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
@@ -136,7 +136,7 @@ _STARS_SHIFT = Check(
 _KNOWS_ITEMS = Check("acceptance.auc", "AUC for what real users accept", "acceptance_auc", "above")
 _POSITION = Check("position.gap", "difference in position bias, in logits", "position_slope", "around")
 _RANKING = Check("ranking.tau", "agreement on the order of policies (tau-b)", "ranking_tau", "order", True)
-_ORDER = Check(_RANKING.path, _RANKING.words, _RANKING.limit, _RANKING.kind)
+_ORDER = replace(_RANKING, required=False)
 """Whoever tunes a policy compares policies, so an order that is known must be right."""
 _CALIBRATED = Check("choices.ece", "calibration error of choices", "calibration_error", "most")
 _KNOWS_CHOICES = Check("choices.nll_saved", "nats saved over picking blindly", "choices_saved", "above")
@@ -184,6 +184,8 @@ _CHECKS: Mapping[str, tuple[Check, ...]] = {
     ),
 }  # fmt: skip
 USES = tuple(_CHECKS)
+_SETTLED = "ranking.settled"
+_OPEN = "the log settles the order of no two policies"
 _LIMIT_WORDS = {
     "most": "",
     "around": "\N{PLUS-MINUS SIGN}",
@@ -230,16 +232,22 @@ def _hold(check: Check, report: Mapping[str, Any], limits: Limits) -> Criterion:
     if not isinstance(found, Mapping):
         found = {"value": found, "ci95": None}
     value, ci95 = found["value"], found["ci95"]
+    # An order that reality itself leaves open cannot be got wrong.
+    is_open = check.kind == "order" and _find(report, _SETTLED) == 0
     if value is None:
         # Policies that all score the same have no order, which is no order to rely on.
         standing = Standing.BEYOND if check.kind == "order" else Standing.MISSING
-        return Criterion(check.words, None, None, limit, check.kind, standing, check.limit)
+        standing = Standing.UNSETTLED if is_open else standing
+        note = _OPEN if is_open else ""
+        return Criterion(check.words, None, None, limit, check.kind, standing, check.limit, note)
     ends = None if ci95 is None or None in ci95 else (float(ci95[0]), float(ci95[1]))
     p = None if check.p_path is None else _find(report, check.p_path)
     standing = Standing.UNSETTLED
     if ends is not None or check.kind == "p":
         standing = _standing(check.kind, float(value), ends or (float(value), float(value)), limit, p)
     note = ""
+    if standing is Standing.BEYOND and is_open:
+        standing, note = Standing.UNSETTLED, _OPEN
     if standing is Standing.WITHIN and check.noise is not None:
         moved, most = _find(report, check.noise[0]), float(getattr(limits, check.noise[1]))
         if moved is None or moved > most:
@@ -273,7 +281,7 @@ def _standing(kind: str, value: float, ends: tuple[float, float], limit: float, 
 
 def _figure(one: Criterion) -> str:
     if one.value is None:
-        return f"{one.words} has no value"
+        return f"{one.words} has no value" + (f" ({one.note})" if one.note else "")
     shown = _number(one.value)
     if one.ci95 is not None:
         shown += f" [{_number(one.ci95[0])}, {_number(one.ci95[1])}]"

@@ -17,13 +17,14 @@ from app.manifest import MANIFEST
 from app.pipeline.context import RunContext
 from app.simulate import simulate
 from app.simulate_config import SimulateConfig
-from app.train import train
+from app.store import RECORD
+from app.train import METHODS, train
 from app.train_config import TrainConfig
 from app.trained import TrainedRun, open_run
 from persona.policy.conditioned import ConditionedPolicy
 from recsys.models.gnolr import Gnolr
 from simulators.errors import DialogueStoreError
-from simulators.types import Dialogue
+from simulators.types import Dialogue, Utterance
 from tests.helpers.rehearsed_run import rehearsed_run
 
 QUIET = Console(quiet=True)
@@ -130,6 +131,40 @@ def test_a_training_may_begin_where_another_ended(run: RunContext, training: Pat
 
 
 @pytest.mark.integration
+def test_the_time_that_a_run_took_makes_no_other_run_of_it(
+    run: RunContext, training: Path, tmp_path: Path
+) -> None:
+    again = open_run(Path(shutil.copytree(run.folder, tmp_path / "again")))
+    write_json(again.stage("retrieval") / RECORD, {"seconds": 9.0, "peak_rss_mb": 99.0})
+    assert hash_agent(again, str(training)) == hash_agent(run, str(training))
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("keep", [True, False])
+def test_replies_keep_their_tokens_where_whole_dialogues_are_learned(keep: bool, run: RunContext) -> None:
+    agent, card = agent_from(run, "base", keep_tokens=keep), run.world.catalogue.card(0)
+    said = Utterance("Something calm?", "Something calm?")
+    (reply,) = agent.word([agent.prompt(Dialogue(0), said, card)], [card], None, seeds=[1])
+    assert (reply.tokens is not None) == keep
+
+
+@pytest.mark.integration
+def test_a_training_ends_well_though_its_start_has_moved(
+    run: RunContext, training: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = Path(shutil.copytree(training, tmp_path / "start"))
+    train_ecpo = METHODS["ecpo"]
+
+    def moving(lesson: Any) -> Any:
+        start.rename(tmp_path / "elsewhere")
+        return train_ecpo(lesson)
+
+    monkeypatch.setitem(METHODS, "ecpo", moving)
+    out = learn(run, tmp_path / "out", f"start={start}")
+    assert (out / "stages" / "train" / "retriever.json").is_file()
+
+
+@pytest.mark.integration
 def test_an_opened_run_answers_with_the_agent_that_is_named(run: RunContext, training: Path) -> None:
     card = run.world.catalogue.card(0)
     answers = []
@@ -143,12 +178,17 @@ def test_an_opened_run_answers_with_the_agent_that_is_named(run: RunContext, tra
     assert answers[0] != answers[1]
 
 
+@pytest.mark.parametrize("name", ["a\nb", "\udcff", " a", "x" * 101])
+def test_what_an_agent_is_called_is_one_short_line(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"`name` must (fit its field|be printable)"):
+        load_settings(SimulateConfig, None, ["run=x", f"name={name}"])
+
+
 @pytest.mark.integration
 def test_names_that_are_no_agents_are_refused(run: RunContext, training: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        ConfigError, match=r"base, policy, last or the folder of a `persona train`; got newest,"
-    ):
-        agent_from(run, "newest")
+    for name in ("newest", "", "x" * 300):
+        with pytest.raises(ConfigError, match=f"or the folder of a `persona train`; got {name},"):
+            agent_from(run, name)
     stopped = shutil.copytree(training, tmp_path / "stopped")
     shutil.rmtree(stopped / "stages" / "train")
     with pytest.raises(
@@ -159,6 +199,9 @@ def test_names_that_are_no_agents_are_refused(run: RunContext, training: Path, t
     manifest = read_json(other / MANIFEST)
     name = next(name for name in manifest["data_hashes"] if name.startswith("preferences/"))
     manifest["data_hashes"][name] = "0" * 64
+    write_json(other / MANIFEST, manifest | {"data_hashes": []})
+    with pytest.raises(StoreError, match=r"manifest\.json must be as `persona run` wrote it"):
+        agent_from(run, str(other))
     write_json(other / MANIFEST, manifest)
     with pytest.raises(StoreError, match=r"must be trained from the run that it is used with; got .*other"):
         agent_from(run, str(other))

@@ -283,9 +283,13 @@ def test_files_of_one_kind_are_joined(files: dict[str, Path], tmp_path: Path) ->
         read(tmp_path / "a.csv", tmp_path / "c.csv")
 
 
-def test_a_file_given_twice_is_refused(files: dict[str, Path]) -> None:
-    with pytest.raises(FaithfulnessError, match="must stand once; got the same ones in"):
-        read_evidence([files["talk"], files["talk"]], side="simulated", max_level=4)
+def test_what_two_files_hold_is_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    lines = files["talk"].read_text(encoding="utf-8").splitlines()
+    part = write_lines(tmp_path / "part.jsonl", [json.loads(line) for line in lines[3:5]])
+    with pytest.raises(
+        FaithfulnessError, match=r"got dialogue 1 of .*part\.jsonl equal to dialogue 4 of .*simulated"
+    ):
+        read_evidence([files["talk"], part], side="simulated", max_level=4)
     with pytest.raises(FaithfulnessError, match="one file of predictions at most; got 2"):
         read_evidence([files["scenes"], files["scenes"]], side="simulated", max_level=4)
 

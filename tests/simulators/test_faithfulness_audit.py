@@ -1,6 +1,7 @@
 """The whole audit on the film world: the same people pass, a yes-man fails, and faults of tables are named."""
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from simulators.faithfulness.behaviour import (
     shared_pairs,
 )
 from simulators.faithfulness.measures import ranking_part
+from simulators.faithfulness.verdicts import Verdict
 from simulators.types import StopReason
 from tests.helpers.film_evidence import film_dialogues, film_interactions, film_scenes
 
@@ -293,6 +295,48 @@ def test_who_recommends_is_known_of_all_dialogues_or_not_told() -> None:
     unnamed = read_dialogue(saved, max_level=4)
     assert interactions_of_dialogues(named)["policy"].tolist() == ["1", "B"]
     assert "policy" not in interactions_of_dialogues([*named, unnamed])
+
+
+@pytest.mark.parametrize("policy", [float("nan"), None])
+def test_an_unknown_policy_has_no_name(policy: float | None) -> None:
+    saved = {"user_id": "a", "messages": [{"role": "user", "content": "Hi"}], "policy": policy}
+    assert read_dialogue(saved, max_level=4).policy is None
+    assert read_dialogue({**saved, "policy": 2.0}, max_level=4).policy == "2"
+
+
+@pytest.mark.parametrize("policy", [["a"], {"a": 1}, True, ""])
+def test_a_policy_that_is_no_name_is_refused(policy: Any) -> None:
+    saved = {"user_id": "a", "messages": [{"role": "user", "content": "Hi"}], "policy": policy}
+    with pytest.raises(FaithfulnessError, match="must be a name or a number; got"):
+        read_dialogue(saved, max_level=4)
+
+
+@pytest.mark.parametrize("tau", [measured(-0.2, -0.8, 0.9), {"value": None, "ci95": [None, None], "n": 9}])
+@pytest.mark.parametrize("use", [RANK, WORDING])
+def test_an_order_that_the_log_leaves_open_cannot_be_wrong(tau: dict[str, Any], use: str) -> None:
+    def found(settled: int) -> Verdict:
+        report = {"ranking": {"tau": tau, "settled": settled}}
+        return next(one for one in verdicts(report, Limits()) if one.use == use)
+
+    assert found(1).answer == Answer.NO
+    assert found(0).answer == Answer.NOT_SHOWN
+    assert "the log settles the order of no two policies" in found(0).because
+
+
+def test_policies_known_of_some_or_mixed_otherwise_are_noted() -> None:
+    one, other = table(1, 60), table(0, 60)
+    names = np.array(["a", "b", "c", "d"])
+    report = audit_simulator(
+        Evidence(one.assign(policy=names[np.arange(len(one)) % 3])),
+        Evidence(other.assign(policy=names[1 + np.arange(len(other)) % 3])),
+        accept_level=1,
+    )
+    assert any(note.startswith("33 % of the simulated rows") for note in report["notes"])
+    sides = [talk(0, 30), talk(1, 30)]
+    first, *rest = sides[0].dialogues
+    named = Evidence(dialogues=(first, *(replace(dialogue, policy="a") for dialogue in rest)))
+    notes = audit_simulator(named, sides[1])["notes"]
+    assert any("simulated dialogues say who recommends; all must" in note for note in notes)
 
 
 def test_features_by_hand() -> None:
