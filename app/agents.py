@@ -116,8 +116,8 @@ def _find(run: RunContext, name: str) -> _Parts:
             "it, go on there with --resume."
         )
     # What both are sure to know of the run; a training may have started from more.
-    theirs = read_manifest(folder)["data_hashes"]
-    if any(theirs.get(file) != h for file, h in _hash_stages(run, needed_stages(run.config)).items()):
+    theirs, ours = read_manifest(folder)["data_hashes"], _hash_stages(run, needed_stages(run.config))
+    if not isinstance(theirs, dict) or any(theirs.get(file) != h for file, h in ours.items()):
         raise StoreError(
             f"An agent must be trained from the run that it is used with; got {name}, trained from another than "
             f"{run.folder}. Name its own run."

@@ -84,15 +84,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise StoreError(
             f"A run's folder must hold {MANIFEST}; got {folder}, without one. Make it with `persona run`."
         )
-    found = read_json(folder / MANIFEST)
-    parts: dict[str, Any] = found if isinstance(found, dict) else {}
-    if "device" not in parts or not all(
-        isinstance(parts.get(name), dict) for name in ("config", "data_hashes")
-    ):
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not {"config", "data_hashes", "device"} <= manifest.keys():
         raise StoreError(
             f"{folder / MANIFEST} must be as `persona run` wrote it; got other content. Use another folder."
         )
-    return parts
+    return manifest
 
 
 def read_config(folder: Path, manifest: Mapping[str, Any]) -> RunConfig:

@@ -200,7 +200,7 @@ def test_names_that_are_no_agents_are_refused(run: RunContext, training: Path, t
     name = next(name for name in manifest["data_hashes"] if name.startswith("preferences/"))
     manifest["data_hashes"][name] = "0" * 64
     write_json(other / MANIFEST, manifest | {"data_hashes": []})
-    with pytest.raises(StoreError, match=r"manifest\.json must be as `persona run` wrote it"):
+    with pytest.raises(StoreError, match=r"must be trained from the run that it is used with; got .*other"):
         agent_from(run, str(other))
     write_json(other / MANIFEST, manifest)
     with pytest.raises(StoreError, match=r"must be trained from the run that it is used with; got .*other"):
